@@ -1,0 +1,28 @@
+"""What all tests share: where the tiny models lie, and Hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "fast",
+    max_examples=300,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("deep", settings.get_profile("fast"), max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """Give the folder that `scripts/make_tiny_models.py` fills."""
+    folder = Path(os.environ.get("HOTSEAT_MODELS", Path.home() / ".cache/hotseat/models"))
+    if not folder.is_dir():
+        pytest.fail(f"no tiny models in {folder}: run scripts/make_tiny_models.py first")
+    return folder

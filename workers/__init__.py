@@ -1,0 +1,29 @@
+"""Workers: each is a program that serves one model over HTTP, and a process we can lose.
+
+The contract between the proxy and a worker, `python -m workers.NAME`:
+
+========  =====================================================================================
+start     ``--socket PATH --status-fd N``. The socket is bound before anything else happens, so
+          there is no port to pick, to steal or to poll; `GET /health` answers from then on.
+stdin     Line 1: the model's options, one JSON object; paths in it are relative to the working
+          directory. Line 2: ``load``. The process holds no device memory before line 2, so a
+          proxy may start it early; one that waits for line 1 is a standby. EOF at any time means
+          that the proxy is gone: exit at once.
+status    JSON lines on descriptor N:
+          ``{"state": "checked"}``  the options and the heads of the files are sound,
+          ``{"state": "imported"}``  the engine's code is in memory,
+          ``{"state": "loading", "progress": 0.42}``,
+          ``{"state": "ready", "facts": {…}}``  measured facts of the model,
+          ``{"state": "failed", "reason": …, "detail": …}`` with a reason of `serve.Reason`.
+          EOF without ``ready`` is a failed start.
+errors    OpenAI error bodies (`wire.ApiError`).
+cancel    A client that leaves cancels its request: tokens stop; an image stops at the next step,
+          or the process exits if the engine cannot stop.
+stop      SIGTERM: cut what still runs and exit 0. The proxy drains before it asks.
+check     ``--check``: reads lines of options, answers each with one line
+          ``{"problems": [{"option": …, "message": …}]}``; imports no engine.
+========  =====================================================================================
+
+`serve.run` keeps this contract; a worker brings what `serve.Worker` names. `echo` is a whole
+worker without an engine, and the one to copy.
+"""

@@ -1,0 +1,108 @@
+"""Bytes of any picture → an upright RGB picture, bounded in pixels and memory."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+from workers import wire
+
+MAX_PIXELS = 50_000_000
+EXIF_ORIENTATION = 0x0112
+FIRST_TURNED_ORIENTATION = 5  # 5 to 8 swap width and height
+_DATA_URI = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture; `image` may be smaller than the upright original."""
+
+    image: Image.Image  # mode RGB
+    width: int  # px of the upright original
+    height: int
+
+
+def from_url(
+    url: str, *, param: str, side_px: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """Decode a `data:` URI or bare base64. Raises ApiError 400, for every other address too."""
+    found = _DATA_URI.match(url)
+    if not found and re.match(r"[a-z][a-z0-9+.-]*:", url[:32], re.IGNORECASE):
+        raise wire.bad_request(
+            "only data: URIs with base64 are accepted as pictures; nothing is fetched or read"
+            " from disk. Send data:image/png;base64,…",
+            param=param,
+            code="unsupported_image_url",
+        )
+    try:
+        raw = base64.b64decode(url[found.end() if found else 0 :], validate=False)
+    except (binascii.Error, ValueError):
+        raise wire.bad_request(
+            "the picture is not valid base64", param=param, code="invalid_base64"
+        ) from None
+    return decode(raw, param=param, side_px=side_px, max_pixels=max_pixels)
+
+
+def decode(
+    raw: bytes, *, param: str, side_px: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """Decode a picture of any format that Pillow knows; the first frame of an animation.
+
+    `side_px`: what the model will look at; a JPEG may be decoded at a fraction of its size as
+    long as both sides stay at least that long. Transparency lies on white. Raises ApiError 400
+    `invalid_image`, or 413 `image_too_large` from the header alone, before a pixel is decoded.
+    """
+    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow raises above twice this
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return _decode(raw, side_px, max_pixels, param)
+    except wire.ApiError:
+        raise
+    except (Image.DecompressionBombError, MemoryError):
+        raise _too_large("it", max_pixels, param) from None
+    except Exception as error:  # noqa: BLE001  # decoders raise nearly everything on bad bytes
+        raise wire.bad_request(
+            f"the picture cannot be decoded ({type(error).__name__}); send a whole PNG, JPEG,"
+            " WebP or GIF",
+            param=param,
+            code="invalid_image",
+        ) from None
+
+
+def _decode(raw: bytes, side_px: int | None, max_pixels: int, param: str) -> Picture:
+    image: Image.Image = Image.open(io.BytesIO(raw))
+    width, height = image.size
+    if width * height > max_pixels:
+        raise _too_large(f"{width}x{height}", max_pixels, param)
+    if image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED_ORIENTATION:
+        width, height = height, width
+    if image.format == "JPEG" and side_px is not None:
+        image.draft("RGB", (side_px, side_px))
+    image.load()
+    return Picture(to_rgb(ImageOps.exif_transpose(image)), width, height)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB: alpha over white, 16-bit grey scaled and not clipped."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode.startswith("I"):
+        return image.convert("F").point(lambda value: value / 257).convert("L").convert("RGB")
+    return image.convert("RGB")
+
+
+def _too_large(what: str, max_pixels: int, param: str) -> wire.ApiError:
+    return wire.ApiError(
+        413,
+        f"the picture is too large: {what} is over {max_pixels} pixels; send a smaller one",
+        code="image_too_large",
+        param=param,
+    )
