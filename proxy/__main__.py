@@ -1,0 +1,103 @@
+"""The command line: `hotseat serve` and `hotseat check`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from proxy import app
+from proxy.config import Config, ConfigError, load_config
+
+USAGE = """\
+hotseat serve [--config swap.yaml] [--listen 127.0.0.1:8080]
+hotseat check [--config swap.yaml]"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; exits with 1 when the config has mistakes, 2 on a wrong command line."""
+    args = _parser().parse_args(argv)
+    command = {"serve": _serve, "check": _check}[args.command]
+    try:
+        sys.exit(asyncio.run(command(args)))
+    except ConfigError as error:
+        _say(str(error))
+        _say(f"{len(error.problems)} mistake(s) in {error.path}; nothing was started")
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hotseat", description="One GPU, many models.", usage=USAGE
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve the models of a config file")
+    check = commands.add_parser("check", help="tell every mistake in a config file")
+    for command in (serve, check):
+        command.add_argument("--config", type=Path, default=Path("swap.yaml"), metavar="FILE")
+    serve.add_argument("--listen", type=_address, default=("127.0.0.1", 8080), metavar="HOST:PORT")
+    return parser
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # `:8080` asks for it
+
+
+async def _check(args: argparse.Namespace) -> int:
+    config, document = load_config(args.config)
+    problems = await app.check_workers(config, document)
+    if problems:
+        raise ConfigError(args.config, problems)
+    names = ", ".join(config.models)
+    sys.stdout.write(f"{args.config}: {len(config.models)} model(s), no mistakes: {names}\n")
+    return 0
+
+
+async def _serve(args: argparse.Namespace) -> int:
+    config, document = load_config(args.config)
+    for problem in await app.check_workers(config, document):
+        _say(f"warning: {args.config}:{problem.line}: {problem}")
+    host, port = args.listen
+    try:
+        async with app.serving(config, host, port) as server:
+            url = f"http://{host}:{server.port}"
+            _say(f"Hotseat serves {len(config.models)} model(s) at {url}/v1  (stop: Ctrl-C)")
+            await _until_stopped(server, config)
+    except OSError as error:
+        _say(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --listen")
+        return 1
+    return 0
+
+
+async def _until_stopped(server: app.Server, config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the drain at once."""
+    loop, asked, hurried = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (hurried if asked.is_set() else asked).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await asked.wait()
+    _say(f"stopping; running requests have {config.shutdown_timeout:g} s (again: now)")
+    async with asyncio.TaskGroup() as tasks:
+        drained = tasks.create_task(server.drain(config.shutdown_timeout))
+        hurry = tasks.create_task(hurried.wait())
+        await asyncio.wait({drained, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            await server.pool.shut_down(0.0)
+        hurry.cancel()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""A request's body: kept as the bytes that came, and peeked into for what routing needs."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Annotated, Self
+
+import python_multipart
+from aiohttp import web
+from pydantic import BaseModel, Field, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartState, parse_options_header
+
+from proxy.errors import BadRequest, BodyTooLarge
+
+READ_BYTES = 256 << 10
+MEMORY_BYTES = 1 << 20  # a larger upload goes to disk
+FIELD_BYTES = 1 << 10  # of a form field that is peeked at
+PICTURE_PARTS = frozenset({"image_url", "input_image", "image"})
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What routing needs to know of a body."""
+
+    model: str | None = None
+    stream: bool = False
+    has_pictures: bool = False
+
+
+class _Part(BaseModel):
+    type: str = ""
+
+
+class _Message(BaseModel):
+    content: Annotated[str | list[_Part] | None, Field(union_mode="left_to_right")] = None
+
+
+class _Document(BaseModel):
+    """Only these keys become Python objects; megabytes of base64 beside them do not."""
+
+    model: str | None = None
+    stream: bool | None = None
+    messages: list[_Message] | None = None
+
+
+class Body:
+    """Bytes in memory (JSON) or spooled (anything else); close it, or use it as a context."""
+
+    def __init__(self, raw: bytes, spool: IO[bytes] | None, size: int, peek: Peek) -> None:
+        self._raw = raw
+        self._spool = spool
+        self.size = size
+        self.peek = peek
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
+    ) -> None:
+        if self._spool is not None:
+            self._spool.close()
+
+    def data(self) -> bytes | AsyncIterator[bytes]:
+        """Give the body to send; may be asked for again, for a second try."""
+        return self._raw if self._spool is None else self._chunks(self._spool)
+
+    async def _chunks(self, spool: IO[bytes]) -> AsyncIterator[bytes]:
+        spool.seek(0)
+        while chunk := await asyncio.to_thread(spool.read, READ_BYTES):
+            yield chunk
+
+
+async def read_body(request: web.Request, max_bytes: int) -> Body:
+    """Read the whole body and peek into it. Raises BadRequest or BodyTooLarge.
+
+    JSON stays in memory once, as bytes; a multipart upload is spooled to disk as it comes.
+    """
+    if request.content_type.startswith("multipart/"):
+        form = FormPeek(request.headers["Content-Type"])
+        spool, size = await _spool(request, max_bytes, form.feed)
+        try:
+            return Body(b"", spool, size, form.end())
+        except BaseException:
+            spool.close()
+            raise
+    raw = b"".join([piece async for piece in _bounded(request, max_bytes)])
+    return Body(raw, None, len(raw), peek_json(raw))
+
+
+async def read_blindly(request: web.Request, max_bytes: int) -> Body:
+    """Read the whole body without a look at what it is. Raises BodyTooLarge."""
+    spool, size = await _spool(request, max_bytes, lambda _: None)
+    return Body(b"", spool, size, Peek())
+
+
+async def _spool(
+    request: web.Request, max_bytes: int, look: Callable[[bytes], None]
+) -> tuple[IO[bytes], int]:
+    """Write the body to a spool, which the caller closes; `look` sees every piece of it."""
+    spool = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  # given away
+    size = 0
+    try:
+        async for piece in _bounded(request, max_bytes):
+            look(piece)
+            spool.write(piece)
+            size += len(piece)
+    except BaseException:
+        spool.close()
+        raise
+    return spool, size
+
+
+async def _bounded(request: web.Request, max_bytes: int) -> AsyncIterator[bytes]:
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    size = 0
+    async for piece in request.content.iter_any():
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        yield piece
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body is larger than {max_bytes} bytes; send less or raise maxBodyBytes"
+    )
+
+
+def peek_json(raw: bytes) -> Peek:
+    """Look into a JSON body. Raises BadRequest."""
+    try:
+        document = _Document.model_validate_json(raw)
+    except ValidationError as error:
+        raise _as_bad_request(error) from None
+    parts = [
+        part.type
+        for message in document.messages or ()
+        if isinstance(message.content, list)
+        for part in message.content
+    ]
+    has_pictures = not PICTURE_PARTS.isdisjoint(parts)
+    return Peek(document.model, bool(document.stream), has_pictures)
+
+
+def _as_bad_request(error: ValidationError) -> BadRequest:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return BadRequest(f"the body is not valid JSON: {first['msg']}", code="invalid_json")
+    if not first["loc"]:
+        return BadRequest("the body must be a JSON object", code="invalid_json")
+    names = [str(part) for part in first["loc"] if not str(part).startswith(("list[", "str"))]
+    return BadRequest(
+        f"{'.'.join(names)}: {first['msg']}", param=".".join(names), code="invalid_value"
+    )
+
+
+class FormPeek:
+    """Follows a multipart body and keeps its small fields `model` and `stream`."""
+
+    def __init__(self, content_type: str) -> None:
+        """Raise BadRequest for a content type without a boundary."""
+        _, options = parse_options_header(content_type)
+        if not options.get(b"boundary"):
+            raise BadRequest("multipart without a boundary", code="invalid_multipart")
+        self._fields: dict[str, bytes] = {}
+        self._header, self._value = b"", b""
+        self._name: str | None = None
+        self._parser = python_multipart.MultipartParser(
+            options[b"boundary"],
+            {
+                "on_part_begin": self._part_begins,
+                "on_header_field": self._header_name_comes,
+                "on_header_value": self._header_value_comes,
+                "on_header_end": self._header_ends,
+                "on_part_data": self._data_comes,
+            },
+        )
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes. Raises BadRequest."""
+        try:
+            self._parser.write(piece)
+        except FormParserError as error:
+            raise BadRequest(f"not a valid form: {error}", code="invalid_multipart") from None
+
+    def end(self) -> Peek:
+        """Tell what was in it. Raises BadRequest when it breaks off."""
+        if self._parser.state != MultipartState.END:
+            raise BadRequest("the form breaks off before its end", code="invalid_multipart")
+        texts = {name: raw.decode("utf-8", "replace") for name, raw in self._fields.items()}
+        return Peek(texts.get("model") or None, texts.get("stream", "").lower() == "true")
+
+    def _part_begins(self) -> None:
+        self._name = None
+
+    def _header_name_comes(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value_comes(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_ends(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            _, options = parse_options_header(self._value)
+            name = options.get(b"name", b"").decode("utf-8", "replace")
+            self._name = name if name in ("model", "stream") else None
+        self._header = self._value = b""
+
+    def _data_comes(self, data: bytes, start: int, end: int) -> None:
+        if self._name is None:
+            return
+        kept = self._fields.get(self._name, b"") + data[start:end]
+        if len(kept) > FIELD_BYTES:
+            raise BadRequest(f"the form field {self._name} is too long", param=self._name)
+        self._fields[self._name] = kept

@@ -1,0 +1,104 @@
+"""YAML without its surprises: duplicates are told, `no` is a text, and every path has a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import yaml
+
+Path = tuple[str, ...]
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML 1.2's core schema, more or less: only what looks like a number is one.
+
+    PyYAML's own rules are YAML 1.1's: `no` is False, 12:30:00 is 45000, 010 is 8.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+for _tag, _pattern, _first in (
+    ("null", r"(?:~|null|Null|NULL|)", [*"~nN", ""]),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+):
+    StrictLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^{_pattern}$"), list(_first)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake, where it is and what to do."""
+
+    where: Path
+    message: str
+    line: int | None = None  # from 1
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (".".join(self.where), self.message) if part)
+
+
+@dataclass(slots=True)
+class Document:
+    """A YAML text as plain values, with the line of every path in it."""
+
+    data: object = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def line_of(self, where: Path) -> int | None:
+        """Find the line of the path, or of the nearest thing that holds it."""
+        for length in range(len(where), -1, -1):
+            if where[:length] in self.lines:
+                return self.lines[where[:length]]
+        return None
+
+
+def read_document(text: str) -> Document:
+    """Parse; what is wrong with the YAML itself is in `problems`."""
+    document = Document()
+    loader = StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is not None:
+            for where, line, is_duplicate in _walk(node, (), set()):
+                if is_duplicate:
+                    told = f"is given twice; the first is in line {document.lines[where]}"
+                    document.problems.append(Problem(where, told, line))
+                document.lines.setdefault(where, line)
+            document.data = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        told = f"not valid YAML: {error.problem}"
+        document.problems.append(Problem((), told, mark.line + 1 if mark else None))
+    finally:
+        loader.dispose()
+    return document
+
+
+def _walk(node: yaml.Node, where: Path, seen: set[int]) -> Iterator[tuple[Path, int, bool]]:
+    """Yield every path with its line, and whether its key stood there before."""
+    if id(node) in seen:
+        return  # an alias: its anchor was walked
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            yield (*where, name), key.start_mark.line + 1, name in keys and name != "<<"
+            keys.add(name)
+            yield from _walk(value, (*where, name), seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*where, str(index)), item.start_mark.line + 1, False
+            yield from _walk(item, (*where, str(index)), seen)

@@ -1,0 +1,144 @@
+"""Every way a request can fail: the class is the cause, its attributes are the HTTP face.
+
+The body is always OpenAI's ``{"error": {"message", "type", "param", "code"}}`` as JSON, whatever
+`Accept` says. A client's mistake is a 4xx, never a 422 or 5xx: SDKs retry those, and each retry
+would be another job for the GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+
+class HotseatError(Exception):
+    """A failed request; the message says what to do next."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.told_code = code or self.code
+        self.retry_after_s = retry_after_s
+
+    @property
+    def body(self) -> dict[str, object]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.told_code,
+            }
+        }
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.retry_after_s is None:
+            return {}
+        return {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
+
+
+class BadRequest(HotseatError):
+    """The client's mistake, in the body or in what it asks of this model."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class NotFound(HotseatError):
+    """No such path."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class MethodNotAllowed(HotseatError):
+    """The path exists, the method does not."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class ModelNotFound(HotseatError):
+    """LiteLLM and openai-python tell this one by its type and code: keep both."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class BodyTooLarge(HotseatError):
+    """More bytes than `maxBodyBytes`."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "body_too_large"
+
+
+class QueueFull(HotseatError):
+    """Too many wait for this model already."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+
+
+class StartFailed(HotseatError):
+    """The worker did not become ready; `reason` as in the worker contract."""
+
+    status = 502
+    code = "worker_start_failed"
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.reason = reason
+
+
+class StartTimeout(StartFailed):
+    """The worker was not ready in time."""
+
+    status = 504
+    code = "worker_start_timeout"
+
+
+class WorkerDied(HotseatError):
+    """The worker went away with the request in its hands."""
+
+    status = 502
+    code = "worker_died"
+
+
+class CoolingDown(HotseatError):
+    """The last start failed a moment ago."""
+
+    status = 503
+    code = "cooling_down"
+
+
+class NeverFits(HotseatError):
+    """More memory than there is beside the pinned models."""
+
+    status = 503
+    code = "never_fits"
+
+
+class ShuttingDown(HotseatError):
+    """The proxy is about to leave."""
+
+    status = 503
+    code = "shutting_down"

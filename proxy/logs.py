@@ -1,0 +1,104 @@
+"""What happened: our own lines, every worker's output, and who wants to follow them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+HISTORY_BYTES = 100 << 10  # for each source
+LINE_BYTES = 4 << 10  # a longer line is cut
+FOLLOWER_LINES = 1000  # a slower follower loses the oldest
+PROXY = "proxy"
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+
+class Source:
+    """The last lines of one writer, bounded in bytes."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque()
+        self._bytes = 0
+
+    def append(self, line: str) -> None:
+        self._lines.append(line)
+        self._bytes += len(line)
+        while self._bytes > HISTORY_BYTES:
+            self._bytes -= len(self._lines.popleft())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+
+class LogHub:
+    """All sources by name (`proxy`, or a model's id), and their followers. Loop thread only."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Source] = {}
+        self._followers: dict[asyncio.Queue[str], str | None] = {}
+
+    def write(self, source: str, line: str) -> None:
+        line = line[:LINE_BYTES]
+        self._sources.setdefault(source, Source()).append(line)
+        for queue, wanted in self._followers.items():
+            if wanted in (None, source):
+                if queue.full():
+                    queue.get_nowait()
+                queue.put_nowait(line)
+
+    def history(self, source: str | None = None) -> list[str]:
+        """Give the kept lines of one source, or of all, source by source."""
+        names = self._sources if source is None else [source]
+        return [line for name in names for line in self._sources.get(name, ())]
+
+    @contextmanager
+    def following(self, source: str | None = None) -> Iterator[AsyncIterator[str]]:
+        """Follow new lines for the length of the block; None follows every source."""
+        queue: asyncio.Queue[str] = asyncio.Queue(FOLLOWER_LINES)
+        self._followers[queue] = source
+        try:
+            yield _lines_of(queue)
+        finally:
+            del self._followers[queue]
+
+
+async def _lines_of(queue: asyncio.Queue[str]) -> AsyncIterator[str]:
+    while True:
+        yield await queue.get()
+
+
+class HubHandler(logging.Handler):
+    """Puts our own log lines into the hub."""
+
+    def __init__(self, hub: LogHub) -> None:
+        super().__init__()
+        self._hub = hub
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hub.write(PROXY, self.format(record))
+
+
+class EventFormatter(logging.Formatter):
+    """`12:30:01 info swap model=painter load_s=0.61`: the event's name, then its data."""
+
+    def __init__(self) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        data = {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
+        told = [
+            self.formatTime(record, self.datefmt),
+            record.levelname.lower(),
+            record.getMessage(),
+            *(f"{key}={_quoted(value)}" for key, value in data.items()),
+        ]
+        text = " ".join(told)
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f'"{text}"' if " " in text or not text else text

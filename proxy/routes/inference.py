@@ -1,0 +1,160 @@
+"""Requests for a model: find it, see that it can, wait for its seat, and pass the request on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from proxy.body import Body, Peek, read_blindly, read_body
+from proxy.config import Config, ModelConfig
+from proxy.errors import BadRequest, ModelNotFound, WorkerDied
+from proxy.forward import NotSent, Sent, forward
+from proxy.routes.keys import CONFIG, POOL
+from proxy.seat import Lease
+
+log = logging.getLogger(__name__)
+
+NEEDS: Mapping[str, str] = {
+    "/chat/completions": "chat",
+    "/completions": "completions",
+    "/embeddings": "embeddings",
+    "/rerank": "rerank",
+    "/images/generations": "image_generation",
+    "/images/edits": "image_edit",
+    "/images/descriptions": "describe",
+}
+"""What a model must be able to do to be asked at a path; each is served with and without /v1."""
+
+
+async def dispatch(request: web.Request) -> web.StreamResponse:
+    """Serve an OpenAI-shaped POST by the model that its body names."""
+    config = request.app[CONFIG]
+    with await read_body(request, config.max_body_bytes) as body:
+        model_id = find_model(config, body.peek.model)
+        refuse_what_it_cannot(config, model_id, request.path, body.peek)
+        return await serve(Errand(request, model_id, request.raw_path, body))
+
+
+async def upstream(request: web.Request) -> web.StreamResponse:
+    """Serve any request by the model that its path names; the rest of the path goes on as is."""
+    config = request.app[CONFIG]
+    raw_path, _, query = request.raw_path.partition("?")
+    segments = raw_path.removeprefix("/upstream/").split("/")
+    model_id, rest = _longest_model(config, segments)
+    tail = f"?{query}" if query else ""
+    if not rest:
+        kind = web.HTTPMovedPermanently if request.method == "GET" else web.HTTPPermanentRedirect
+        raise kind(f"{raw_path}/{tail}")
+    with await read_blindly(request, config.max_body_bytes) as body:
+        path = "/" + "/".join(rest[1:]) + tail
+        return await serve(Errand(request, model_id, path, body))
+
+
+def _longest_model(config: Config, segments: list[str]) -> tuple[str, list[str]]:
+    """Split off the longest head that is a model's name; the rest begins with an empty segment."""
+    for count in range(len(segments), 0, -1):
+        model_id = config.resolve(unquote("/".join(segments[:count])))
+        if model_id is not None:
+            rest = segments[count:]
+            return model_id, ["", *rest] if rest else []
+    raise no_such_model(config, unquote(segments[0]))
+
+
+def find_model(config: Config, name: str | None) -> str:
+    """Resolve a model's id or alias. Raises BadRequest or ModelNotFound."""
+    if not name:
+        known = ", ".join(config.models)
+        raise BadRequest(
+            f"the body must name a model; there are: {known}", param="model", code="missing_model"
+        )
+    model_id = config.resolve(name)
+    if model_id is None:
+        raise no_such_model(config, name)
+    return model_id
+
+
+def no_such_model(config: Config, name: str) -> ModelNotFound:
+    near = config.near(name) or list(config.models)
+    told = f"no model is named {name[:100]!r}; there is: {', '.join(near)} (GET /v1/models)"
+    return ModelNotFound(told, param="model")
+
+
+def refuse_what_it_cannot(config: Config, model_id: str, path: str, peek: Peek) -> None:
+    """Raise BadRequest before a swap is spent on a request that must fail."""
+    model, words = config.models[model_id], config.models[model_id].words
+    need = NEEDS[path.removeprefix("/v1")]
+    if words is None:
+        return  # a `cmd` that does not say what it can do
+    if need not in words:
+        raise _cannot(config, model_id, model, need, "model_cannot")
+    if peek.has_pictures and "vision" not in words:
+        raise _cannot(config, model_id, model, "vision", "model_cannot_see")
+
+
+def _cannot(config: Config, model_id: str, model: ModelConfig, need: str, code: str) -> BadRequest:
+    able = [name for name, other in config.models.items() if need in (other.words or ())]
+    instead = f"ask one of: {', '.join(able)}" if able else "no model here can"
+    told = f"{model_id} is for {', '.join(model.words or ())}, not for {need}; {instead}"
+    return BadRequest(told, param="model", code=code)
+
+
+@dataclass(slots=True)
+class Errand:
+    """One request on its way to a model's worker, and what came of it so far."""
+
+    request: web.Request
+    model_id: str
+    path: str  # at the worker, with its query
+    body: Body
+    sent: Sent = field(default_factory=Sent)
+    leases: list[Lease] = field(default_factory=list)
+
+
+async def serve(errand: Errand) -> web.StreamResponse:
+    """Lease the model's worker, forward, and leave one line about it in the log.
+
+    A worker that could not even be reached has not seen the request: it is tried once more.
+    """
+    began = time.monotonic()
+    try:
+        try:
+            return await _attempt(errand)
+        except NotSent:
+            log.warning("not_reached", extra={"model": errand.model_id})
+        try:
+            return await _attempt(errand)
+        except NotSent as error:
+            raise WorkerDied(f"{errand.model_id} cannot be reached: {error}") from error
+    finally:
+        _tell(errand, time.monotonic() - began, began)
+
+
+async def _attempt(errand: Errand) -> web.StreamResponse:
+    async with errand.request.app[POOL].lease(errand.model_id) as lease:
+        errand.leases.append(lease)
+        return await forward(errand.request, lease.seat, errand.path, errand.body, errand.sent)
+
+
+def _tell(errand: Errand, total_s: float, began: float) -> None:
+    sent, leases = errand.sent, errand.leases
+    first_byte_s = sent.first_byte_at - began if sent.first_byte_at is not None else None
+    log.info(
+        "request",
+        extra={
+            "method": errand.request.method,
+            "path": errand.request.path,
+            "model": errand.model_id,
+            "worker": leases[-1].seat.id if leases else "-",
+            "status": "cut" if sent.is_cut else sent.status or "-",
+            "queued_s": sum((lease.queued_s for lease in leases), 0.0),
+            "loading_s": sum((lease.loading_s for lease in leases), 0.0),
+            "first_byte_s": "-" if first_byte_s is None else first_byte_s,
+            "total_s": total_s,
+            "bytes": sent.size,
+        },
+    )

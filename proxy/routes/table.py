@@ -1,0 +1,46 @@
+"""All paths at a glance."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy.config import Config
+from proxy.logs import LogHub
+from proxy.pool import Pool
+from proxy.routes import admin, inference, listing, logs, middleware
+from proxy.routes.keys import CONFIG, HUB, POOL
+
+
+def application(config: Config, pool: Pool, hub: LogHub) -> web.Application:
+    """Make the application that serves the pool's models."""
+    app = web.Application(
+        middlewares=[middleware.errors_as_json], client_max_size=config.max_body_bytes
+    )
+    app[CONFIG], app[POOL], app[HUB] = config, pool, hub
+    app.on_response_prepare.append(middleware.allow_any_origin)
+    for path in inference.NEEDS:
+        app.router.add_post(f"/v1{path}", inference.dispatch)
+        app.router.add_post(path, inference.dispatch)
+    app.add_routes(
+        [
+            web.get("/v1/models", listing.list_models),
+            web.get("/models", listing.list_models),
+            web.get("/v1/models/{id:.+}", listing.tell_model),
+            web.get("/models/{id:.+}", listing.tell_model),
+            web.get("/running", admin.running),
+            web.get("/unload", admin.unload_all),
+            web.post("/unload", admin.unload_all),
+            web.post("/api/models/unload", admin.unload_all_told),
+            web.post("/api/models/unload/{id:.+}", admin.unload),
+            web.post("/api/models/load/{id:.+}", admin.load),
+            web.route("*", "/upstream/{rest:.*}", inference.upstream),
+            web.get("/health", admin.health),
+            web.get("/healthz", admin.healthz),
+            web.get("/ready", admin.ready),
+            web.get("/logs", logs.history),
+            web.get("/logs/stream", logs.stream),
+            web.get("/logs/stream/{id:.+}", logs.stream),
+            web.options("/{any:.*}", middleware.preflight),
+        ]
+    )
+    return app
