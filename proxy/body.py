@@ -69,13 +69,14 @@ class Body:
         if self._spool is not None:
             self._spool.close()
 
-    def data(self) -> bytes | AsyncIterator[bytes]:
-        """Give the body to send; may be asked for again, for a second try."""
-        return self._raw if self._spool is None else self._chunks(self._spool)
-
-    async def _chunks(self, spool: IO[bytes]) -> AsyncIterator[bytes]:
-        spool.seek(0)
-        while chunk := await asyncio.to_thread(spool.read, READ_BYTES):
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Give the body piece by piece; may be asked for again, for a second try."""
+        if self._spool is None:
+            for start in range(0, self.size, READ_BYTES):
+                yield self._raw[start : start + READ_BYTES]
+            return
+        self._spool.seek(0)
+        while chunk := await asyncio.to_thread(self._spool.read, READ_BYTES):
             yield chunk
 
 

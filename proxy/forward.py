@@ -75,7 +75,7 @@ async def forward(
             request.method,
             seat.process.url + path,
             headers=headers,
-            data=body.data() if body.size else None,
+            data=body.chunks() if body.size else None,
             allow_redirects=False,
         )
     except aiohttp.ClientConnectorError as error:

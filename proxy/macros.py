@@ -37,16 +37,3 @@ def expand(text: str, values: Mapping[str, object]) -> object:
         raise UnknownMacro(name, values)
 
     return _MACRO.sub(value_of, text)
-
-
-def expand_tree(tree: object, values: Mapping[str, object]) -> object:
-    """Expand every text inside lists and mappings; keys stay. Raises UnknownMacro."""
-    match tree:
-        case str():
-            return expand(tree, values)
-        case list():
-            return [expand_tree(item, values) for item in tree]
-        case dict():
-            return {key: expand_tree(item, values) for key, item in tree.items()}
-        case _:
-            return tree

@@ -7,6 +7,7 @@ import binascii
 import io
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -16,6 +17,7 @@ from workers import wire
 MAX_PIXELS = 50_000_000
 EXIF_ORIENTATION = 0x0112
 FIRST_TURNED_ORIENTATION = 5  # 5 to 8 swap width and height
+Convert = Callable[[Image.Image], Image.Image]
 _DATA_URI = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 
 
@@ -23,7 +25,7 @@ _DATA_URI = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IG
 class Picture:
     """A decoded picture; `image` may be smaller than the upright original."""
 
-    image: Image.Image  # mode RGB
+    image: Image.Image  # mode RGB, or what `convert` made of it
     width: int  # px of the upright original
     height: int
 
@@ -32,6 +34,11 @@ def from_url(
     url: str, *, param: str, side_px: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     """Decode a `data:` URI or bare base64. Raises ApiError 400, for every other address too."""
+    return decode(bytes_of(url, param=param), param=param, side_px=side_px, max_pixels=max_pixels)
+
+
+def bytes_of(url: str, *, param: str) -> bytes:
+    """Take the bytes out of a `data:` URI or bare base64. Raises ApiError 400."""
     found = _DATA_URI.match(url)
     if not found and re.match(r"[a-z][a-z0-9+.-]*:", url[:32], re.IGNORECASE):
         raise wire.bad_request(
@@ -41,28 +48,33 @@ def from_url(
             code="unsupported_image_url",
         )
     try:
-        raw = base64.b64decode(url[found.end() if found else 0 :], validate=False)
+        return base64.b64decode(url[found.end() if found else 0 :], validate=False)
     except (binascii.Error, ValueError):
         raise wire.bad_request(
             "the picture is not valid base64", param=param, code="invalid_base64"
         ) from None
-    return decode(raw, param=param, side_px=side_px, max_pixels=max_pixels)
 
 
 def decode(
-    raw: bytes, *, param: str, side_px: int | None = None, max_pixels: int = MAX_PIXELS
+    raw: bytes,
+    *,
+    param: str,
+    side_px: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    convert: Convert | None = None,
 ) -> Picture:
     """Decode a picture of any format that Pillow knows; the first frame of an animation.
 
     `side_px`: what the model will look at; a JPEG may be decoded at a fraction of its size as
-    long as both sides stay at least that long. Transparency lies on white. Raises ApiError 400
-    `invalid_image`, or 413 `image_too_large` from the header alone, before a pixel is decoded.
+    long as both sides stay at least that long. `convert`: `to_rgb` unless told otherwise. Raises
+    ApiError 400 `invalid_image`, or 413 `image_too_large` from the header alone, before a pixel
+    is decoded.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow raises above twice this
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return _decode(raw, side_px, max_pixels, param)
+            return _decode(raw, side_px, max_pixels, param, convert or to_rgb)
     except wire.ApiError:
         raise
     except (Image.DecompressionBombError, MemoryError):
@@ -76,7 +88,9 @@ def decode(
         ) from None
 
 
-def _decode(raw: bytes, side_px: int | None, max_pixels: int, param: str) -> Picture:
+def _decode(
+    raw: bytes, side_px: int | None, max_pixels: int, param: str, convert: Convert
+) -> Picture:
     image: Image.Image = Image.open(io.BytesIO(raw))
     width, height = image.size
     if width * height > max_pixels:
@@ -86,7 +100,7 @@ def _decode(raw: bytes, side_px: int | None, max_pixels: int, param: str) -> Pic
     if image.format == "JPEG" and side_px is not None:
         image.draft("RGB", (side_px, side_px))
     image.load()
-    return Picture(to_rgb(ImageOps.exif_transpose(image)), width, height)
+    return Picture(convert(ImageOps.exif_transpose(image)), width, height)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -97,6 +111,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return image.convert("F").point(lambda value: value / 257).convert("L").convert("RGB")
     return image.convert("RGB")
+
+
+def to_mask(image: Image.Image) -> Image.Image:
+    """Convert an edit mask to L, white where to paint anew.
+
+    OpenAI's masks say it by transparency; a mask without any is read by its brightness.
+    """
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        alpha = image.convert("RGBA").getchannel("A")
+        if alpha.getextrema() != (255, 255):
+            return ImageOps.invert(alpha)
+    return to_rgb(image).convert("L")
 
 
 def _too_large(what: str, max_pixels: int, param: str) -> wire.ApiError:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
-Path = tuple[str, ...]
+Where = tuple[str, ...]
+"""A path in the file: keys and indices."""
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -40,7 +41,7 @@ for _tag, _pattern, _first in (
 class Problem:
     """One mistake, where it is and what to do."""
 
-    where: Path
+    where: Where
     message: str
     line: int | None = None  # from 1
 
@@ -53,10 +54,10 @@ class Document:
     """A YAML text as plain values, with the line of every path in it."""
 
     data: object = None
-    lines: dict[Path, int] = field(default_factory=dict)
+    lines: dict[Where, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def line_of(self, where: Path) -> int | None:
+    def line_of(self, where: Where) -> int | None:
         """Find the line of the path, or of the nearest thing that holds it."""
         for length in range(len(where), -1, -1):
             if where[:length] in self.lines:
@@ -86,7 +87,7 @@ def read_document(text: str) -> Document:
     return document
 
 
-def _walk(node: yaml.Node, where: Path, seen: set[int]) -> Iterator[tuple[Path, int, bool]]:
+def _walk(node: yaml.Node, where: Where, seen: set[int]) -> Iterator[tuple[Where, int, bool]]:
     """Yield every path with its line, and whether its key stood there before."""
     if id(node) in seen:
         return  # an alias: its anchor was walked

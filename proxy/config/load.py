@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from proxy.config.document import Document, Problem, read_document
+from proxy.config.document import Document, Problem, Where, read_document
 from proxy.config.schema import Config, ModelConfig
-from proxy.macros import UnknownMacro, expand_tree
+from proxy.macros import UnknownMacro, expand
 
 TEXTS = {
     "extra_forbidden": "unknown key",
@@ -57,28 +57,38 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Co
 
 
 def _expand(data: object, environ: Mapping[str, str], problems: list[Problem]) -> object:
-    """Expand macros model by model, so that each mistake is told at its model."""
+    """Expand the macros of the file's texts; `macros` may use those above them."""
     if not isinstance(data, dict) or not isinstance(data.get("models"), dict):
         return data
-    common: dict[str, object] = {f"env.{name}": value for name, value in environ.items()}
+    values: dict[str, object] = {f"env.{name}": value for name, value in environ.items()}
     macros = data.get("macros")
     for name, value in macros.items() if isinstance(macros, dict) else ():
-        common[name] = _try(value, common, ("macros", name), problems)
+        values[name] = _expand_tree(value, values, ("macros", str(name)), problems)
     models = {
-        model_id: _try(entry, common | {"MODEL_ID": model_id}, ("models", str(model_id)), problems)
-        for model_id, entry in data["models"].items()
+        name: _expand_tree(entry, values | {"MODEL_ID": name}, ("models", str(name)), problems)
+        for name, entry in data["models"].items()
     }
-    return {**data, "macros": macros or {}, "models": models}
+    return {**data, "models": models}
 
 
-def _try(
-    tree: object, values: Mapping[str, object], where: tuple[str, ...], problems: list[Problem]
+def _expand_tree(
+    tree: object, values: Mapping[str, object], where: Where, problems: list[Problem]
 ) -> object:
-    try:
-        return expand_tree(tree, values)
-    except UnknownMacro as error:
-        problems.append(Problem(where, _without_environment(str(error))))
-        return tree
+    match tree:
+        case str():
+            try:
+                return expand(tree, values)
+            except UnknownMacro as error:
+                problems.append(Problem(where, _without_environment(str(error))))
+                return tree
+        case list():
+            items = enumerate(tree)
+            return [_expand_tree(v, values, (*where, str(i)), problems) for i, v in items]
+        case dict():
+            pairs = tree.items()
+            return {k: _expand_tree(v, values, (*where, str(k)), problems) for k, v in pairs}
+        case _:
+            return tree
 
 
 def _without_environment(message: str) -> str:

@@ -55,8 +55,11 @@ async def allow_any_origin(_request: web.Request, response: web.StreamResponse) 
     response.headers["Access-Control-Allow-Origin"] = "*"
 
 
-async def preflight(request: web.Request) -> web.Response:
+@web.middleware
+async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer a CORS preflight for any path, allowing the headers that are asked for."""
+    if request.method != "OPTIONS":
+        return await handler(request)
     asked = request.headers.get("Access-Control-Request-Headers", "")
     names = [name.strip() for name in asked.split(",")]
     allowed = ", ".join(name for name in names if _TOKEN.fullmatch(name))

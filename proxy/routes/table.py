@@ -14,7 +14,8 @@ from proxy.routes.keys import CONFIG, HUB, POOL
 def application(config: Config, pool: Pool, hub: LogHub) -> web.Application:
     """Make the application that serves the pool's models."""
     app = web.Application(
-        middlewares=[middleware.errors_as_json], client_max_size=config.max_body_bytes
+        middlewares=[middleware.preflight, middleware.errors_as_json],
+        client_max_size=config.max_body_bytes,
     )
     app[CONFIG], app[POOL], app[HUB] = config, pool, hub
     app.on_response_prepare.append(middleware.allow_any_origin)
@@ -40,7 +41,6 @@ def application(config: Config, pool: Pool, hub: LogHub) -> web.Application:
             web.get("/logs", logs.history),
             web.get("/logs/stream", logs.stream),
             web.get("/logs/stream/{id:.+}", logs.stream),
-            web.options("/{any:.*}", middleware.preflight),
         ]
     )
     return app
