@@ -35,7 +35,7 @@ class Bundled:
         process.connect(aiohttp.UnixConnector(self._socket, limit=0))
         child = await process.spawn(self._argv, status_flag="--status-fd")
         child.tell(json.dumps(self._options))
-        await self._until("checked", process)
+        await self._until("imported", process)
 
     async def load(self, process: Process) -> Mapping[str, Any]:
         if process.child is not None:

@@ -72,7 +72,7 @@ class Departure:
 def tell_swap(seat: Seat, departures: Sequence[Departure]) -> None:
     """Log who came, for whom, and what each part of it took, in seconds.
 
-    start: process up and files checked · wait: until the memory was free, stop within it ·
+    start: process up, files checked, imports done · wait: until the memory was free, stop within it ·
     load: until ready.
     """
     ready_at = seat.ready_at or seat.load_began_at
