@@ -1,0 +1,232 @@
+"""POST /v1/chat/completions: one picture, and a task's token or plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from workers import pictures, wire
+from workers.florence2 import answers, tasks
+from workers.florence2.engine import Engine, OnText
+from workers.florence2.options import Florence2Options
+from workers.florence2.turns import Turns
+
+
+class TextPart(wire.Body):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(wire.Body):
+    url: str
+
+
+class ImagePart(wire.Body):
+    type: Literal["image_url"]
+    image_url: ImageUrl | str
+
+    @property
+    def url(self) -> str:
+        return self.image_url if isinstance(self.image_url, str) else self.image_url.url
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Message(wire.Body):
+    role: str
+    content: str | list[Part] | None = None
+
+    @property
+    def text(self) -> str:
+        if not isinstance(self.content, list):
+            return self.content or ""
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def image_urls(self) -> list[str]:
+        if not isinstance(self.content, list):
+            return []
+        return [part.url for part in self.content if isinstance(part, ImagePart)]
+
+
+class StreamOptions(wire.Body):
+    include_usage: wire.Flag = False
+
+
+class ChatBody(wire.Body):
+    """What is read of a request. Answers are greedy, so sampling settings change nothing."""
+
+    model: str = "florence2"
+    messages: list[Message] = Field(min_length=1)
+    stream: wire.Flag = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[Literal[1], wire.or_default(1)] = 1
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    def image_url(self) -> str:
+        """Give the one picture of the conversation. Raises ApiError 400 for none or several."""
+        urls = [url for message in self.messages for url in message.image_urls]
+        if len(urls) != 1:
+            told = f"send exactly one picture as an image_url part; there are {len(urls)}"
+            raise wire.bad_request(told, param="messages", code="one_image_needed")
+        return urls[0]
+
+    def question(self) -> tasks.Question:
+        """Read the question from the last user message. Raises ApiError 400."""
+        users = [message.text for message in self.messages if message.role == "user"]
+        return tasks.question_of(users[-1] if users else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The whole of what is said back, and what it took."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    usage: dict[str, int]
+
+
+class Chat:
+    """The face that every OpenAI client knows."""
+
+    def __init__(self, turns: Turns, options: Florence2Options) -> None:
+        self._turns = turns
+        self._max_pixels = options.max_pixels
+
+    def routes(self) -> list[web.RouteDef]:
+        return wire.with_and_without_v1("/chat/completions", self._chat)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await wire.read_body(request, ChatBody)
+        url, question = body.image_url(), body.question()
+        picture = await asyncio.to_thread(
+            pictures.from_url,
+            url,
+            param="messages",
+            side_px=self._turns.engine.side_px,
+            max_pixels=self._max_pixels,
+        )
+
+        def work(engine: Engine, on_text: OnText | None = None) -> Reply:
+            return replied(engine, picture, question, body.max_new_tokens, on_text)
+
+        if body.stream:
+            return await self._stream(request, body, work)
+        reply = await self._turns.take(work)
+        message = {"role": "assistant", "content": reply.text}
+        choice = {"message": message, "finish_reason": reply.finish_reason}
+        return web.json_response(
+            _head(body, "chat.completion")
+            | {"choices": [{"index": 0} | choice], "usage": reply.usage}
+        )
+
+    async def _stream(
+        self,
+        request: web.Request,
+        body: ChatBody,
+        work: Callable[[Engine, OnText | None], Reply],
+    ) -> web.StreamResponse:
+        head = _head(body, "chat.completion.chunk")
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        async with wire.EventStream(request) as events:
+            async for said in self._said(work):
+                if isinstance(said, str):
+                    delta, finish = {"role": "assistant", "content": said}, None
+                else:
+                    delta, finish = {}, said.finish_reason
+                choice = {"index": 0, "delta": delta, "finish_reason": finish}
+                await events.send(head | {"choices": [choice]})
+                if isinstance(said, Reply) and with_usage:
+                    await events.send(head | {"choices": [], "usage": said.usage})
+        return events.response
+
+    async def _said(
+        self, work: Callable[[Engine, OnText | None], Reply]
+    ) -> AsyncIterator[str | Reply]:
+        """Yield the text in pieces as they come, then the whole reply."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def on_text(piece: str) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        said = 0
+        with self._turns.started(lambda engine: work(engine, on_text)) as reply:
+            reply.add_done_callback(lambda _: pieces.put_nowait(None))
+            while (piece := await pieces.get()) is not None:
+                said += len(piece)
+                yield piece
+            whole = await reply
+            if len(whole.text) > said:
+                yield whole.text[said:]
+            yield whole
+
+
+def replied(
+    engine: Engine,
+    picture: pictures.Picture,
+    question: tasks.Question,
+    max_new_tokens: int | None,
+    on_text: OnText | None,
+) -> Reply:
+    """Look and answer; only text can be told in pieces. Runs on the engine's thread."""
+    shape = question.task.shape
+    answer = engine.answer(
+        engine.look(picture.image),
+        question,
+        max_new_tokens=max_new_tokens,
+        on_text=on_text if shape.is_text else None,
+    )
+    usage = {
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": len(answer.ids),
+        "total_tokens": answer.prompt_tokens + len(answer.ids),
+    }
+    if shape.is_text:
+        text = engine.text_of(answer)
+    else:
+        size_px = (picture.width, picture.height)
+        text = rendered(answers.regions(answer, shape, engine.vocabulary, size_px), shape)
+    return Reply(text, "stop" if answer.ended else "length", usage)
+
+
+def rendered(found: Sequence[answers.Region], shape: tasks.Shape) -> str:
+    """Write regions in the names of transformers' post-processing, with our confidences."""
+    if shape is tasks.Shape.TAGS:
+        return ", ".join(answers.tags(found))
+    boxes = [region for region in found if not region.polygon]
+    polygons = [region for region in found if region.polygon]
+    told = {
+        "quad_boxes" if shape is tasks.Shape.QUADS else "bboxes": [r.points for r in boxes],
+        "labels": [r.label for r in boxes],
+        "confidences": [r.confidence for r in boxes],
+    }
+    if polygons or shape is tasks.Shape.POLYGONS:
+        told |= {
+            "polygons": [[r.points] for r in polygons],
+            "polygons_labels": [r.label for r in polygons],
+        }
+    return json.dumps(told, ensure_ascii=False)
+
+
+def _head(body: ChatBody, kind: str) -> dict[str, object]:
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": body.model,
+    }

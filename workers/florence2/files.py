@@ -1,0 +1,163 @@
+"""What can be told of a model's files without loading them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workers.florence2.options import Florence2Options
+from workers.serve import Problem
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+# each line is one need, met by any of its choices
+NEEDED = (
+    (("config.json",),),
+    (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    (("tokenizer_config.json",),),
+    (("processor_config.json",), ("preprocessor_config.json",)),
+    ((WEIGHTS,), (WEIGHTS_INDEX,)),
+)
+OPTIONAL_JSON = ("generation_config.json",)
+PATTERNS = ("*.json", "*.txt", "*.safetensors")  # what a download fetches
+COMMUNITY = "use florence-community/Florence-2-base or -large, the same weights"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_LFS_POINTER = b"version https://git-lfs"
+_HEADER_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+
+
+def is_repository(model: str) -> bool:
+    return _REPOSITORY.fullmatch(model) is not None
+
+
+def directory_of(model: str) -> Path | None:
+    """Find the model's directory: `model` itself, or its snapshot in the hub cache."""
+    if Path(model).is_dir():
+        return Path(model)
+    if not is_repository(model):
+        return None
+    folder = hub_cache() / f"models--{model.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def hub_cache() -> Path:
+    """Tell where huggingface_hub keeps repositories, by its own environment variables."""
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+
+
+def problems(options: Florence2Options) -> list[Problem]:
+    """Find what keeps the model from loading, as far as its files tell."""
+    directory = directory_of(options.model)
+    if directory is not None:
+        return [Problem("model", f"{directory}: {told}") for told in _wrong_in(directory)]
+    if not is_repository(options.model):
+        return [Problem("model", f"no such directory: {options.model}")]
+    if options.download:
+        return []
+    return [
+        Problem(
+            "model",
+            f"neither a directory nor a repository in the hub cache {hub_cache()}:"
+            f" {options.model}. Fetch it (`hf download {options.model}`), or set download: true",
+        )
+    ]
+
+
+def _wrong_in(directory: Path) -> list[str]:
+    missing = list(_missing(directory))
+    if missing:
+        return missing
+    names = sorted({n for need in NEEDED for choice in need for n in choice if n.endswith("json")})
+    unread = [told for name in (*names, *OPTIONAL_JSON) for told in _wrong_json(directory / name)]
+    if unread:
+        return unread
+    wrong = _wrong_layout(json.loads((directory / "config.json").read_bytes()))
+    return [wrong] if wrong else list(_wrong_weights(directory))
+
+
+def _missing(directory: Path) -> Iterator[str]:
+    for need in NEEDED:
+        if not any(all((directory / name).is_file() for name in choice) for choice in need):
+            told = " or ".join(" + ".join(choice) for choice in need)
+            pickled = WEIGHTS in told and (directory / "pytorch_model.bin").is_file()
+            hint = " (pytorch_model.bin is not loaded: a pickle can run code)" if pickled else ""
+            yield f"{told} is missing{hint}; fetch the whole model directory"
+
+
+def _wrong_json(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        return  # another choice of the same need is there
+    raw = path.read_bytes()
+    if raw.startswith(_LFS_POINTER):
+        yield f"{path.name} is a git-lfs pointer, not the file; run `git lfs pull`"
+        return
+    try:
+        whole = isinstance(json.loads(raw), dict)
+    except ValueError:
+        whole = False
+    if not whole:
+        yield f"{path.name} is not valid JSON; fetch it again"
+
+
+def _wrong_layout(config: dict[str, Any]) -> str | None:
+    """Tell a config.json that transformers' native Florence-2 cannot load.
+
+    The class loads a `bart` config without complaint, so the type is checked here.
+    """
+    kind, text = config.get("model_type"), config.get("text_config")
+    if kind == "florence2" and isinstance(text, dict):
+        remote = text.get("model_type") == "florence2_language" or "auto_map" in config
+        return (
+            f"it has microsoft's layout, which runs remote code; {COMMUNITY}" if remote else None
+        )
+    return f"config.json has model_type {kind!r}, not 'florence2'; {COMMUNITY}"
+
+
+def _wrong_weights(directory: Path) -> Iterator[str]:
+    for name in _weight_files(directory):
+        told = _wrong_safetensors(directory / name)
+        if told:
+            yield f"{name} {told}"
+
+
+def _weight_files(directory: Path) -> list[str]:
+    if (directory / WEIGHTS).is_file():
+        return [WEIGHTS]
+    index = json.loads((directory / WEIGHTS_INDEX).read_bytes())
+    weight_map = index.get("weight_map")
+    return sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+
+
+def _wrong_safetensors(path: Path) -> str | None:
+    """Check the header against the file's size: 8 bytes of length, JSON, then the tensors."""
+    if not path.is_file():
+        return "is named by the index and missing; fetch it"
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(len(_LFS_POINTER))
+        if start == _LFS_POINTER:
+            return "is a git-lfs pointer, not the weights; run `git lfs pull`"
+        header_bytes = int.from_bytes(start[:_HEADER_LENGTH_BYTES], "little")
+        if not 0 < header_bytes <= min(size_bytes - _HEADER_LENGTH_BYTES, _MAX_HEADER_BYTES):
+            return "is not a safetensors file, or is cut off; fetch it again"
+        file.seek(_HEADER_LENGTH_BYTES)
+        try:
+            header = json.loads(file.read(header_bytes))
+            data_bytes = max(v["data_offsets"][1] for k, v in header.items() if k[0] != "_")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return "has a damaged header; fetch it again"
+    whole_bytes = _HEADER_LENGTH_BYTES + header_bytes + data_bytes
+    if whole_bytes == size_bytes:
+        return None
+    return f"has {size_bytes} bytes where its header says {whole_bytes}; fetch it again"
