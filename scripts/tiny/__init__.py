@@ -1,0 +1,1 @@
+"""Recipes for tiny models that the real engines load: made here, offline, on a CPU."""
