@@ -24,6 +24,7 @@ import openai
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "out"
 DIM, BOLD, PLAIN = ("\033[2m", "\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+PHASE = re.compile(r"(\w+)_s=(\S+)")
 SWAP = re.compile(r" swap came=(?P<came>\S+) left=(?P<left>\S+) (?P<phases>.*)")
 
 
@@ -74,7 +75,7 @@ def show(proxy: subprocess.Popen[str], serves: threading.Event) -> None:
     """Print what a person wants to see of the proxy's log."""
     for line in proxy.stderr or ():
         if swap := SWAP.search(line):
-            phases = re.sub(r"(\w+)_s=(\S+)", r"\1 \2 s", swap["phases"])
+            phases = " · ".join(f"{n} {float(t):.2f} s" for n, t in PHASE.findall(swap["phases"]))
             left = "the seat was free" if swap["left"] == "nobody" else f"{swap['left']} left"
             print(f"  {DIM}⇄ {left}, {swap['came']} came: {phases}{PLAIN}", flush=True)
         elif " info " not in line:
@@ -103,10 +104,16 @@ def tour(client: openai.OpenAI) -> None:
         ask(client, model, "What is in this picture?", red)
         ask(client, model, "What color is it?", blue)
     title("6  Embeddings, and back to the chat")
-    vectors = client.embeddings.create(model="embed", input=["a red circle", "a circle, red"]).data
-    near = sum(a * b for a, b in zip(vectors[0].embedding, vectors[1].embedding, strict=True))
-    print(f"  embed: {len(vectors[0].embedding)} dimensions, cosine of two texts {near:.2f}")
+    texts = ["a red circle", "the circle is red", "night in Tokyo"]
+    a, b, c = (d.embedding for d in client.embeddings.create(model="embed", input=texts).data)
+    print(
+        f"  embed: {texts[0]!r} is {dot(a, b):.2f} near {texts[1]!r}, {dot(a, c):.2f} {texts[2]!r}"
+    )
     ask(client, "chat", "Thank you")
+
+
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 def title(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import os
 import select
@@ -27,6 +28,7 @@ Progress = Callable[[float], None]
 """Takes the part that is loaded, 0 to 1; callable from any thread, as often as one likes."""
 
 PROGRESS_EVERY_S = 0.05
+PR_SET_NAME = 15  # linux/prctl.h
 
 
 class Options(BaseModel):
@@ -194,6 +196,7 @@ class Shell(Generic[OptionsT]):
             raise LoadFailed("not_installed", f"{error}; see the README, Install") from error
         self._status.say("imported")
         await _next_line(lines)
+        _name_process()
         self._state = {"status": "loading"}
         self._status.progress(0.0)
         try:
@@ -260,6 +263,13 @@ async def _next_line(lines: asyncio.StreamReader) -> bytes:
     if not line.endswith(b"\n"):
         _die()
     return line
+
+
+def _name_process() -> None:
+    """Show in the process table (`ps -o comm`) who holds device memory, or may hold some."""
+    spec = sys.modules["__main__"].__spec__  # of `python -m workers.NAME`
+    name = f"hotseat-{spec.name.split('.')[1]}" if spec else "hotseat-worker"
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def _take_stdin() -> int:
