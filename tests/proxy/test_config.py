@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from proxy.config import ConfigError, load_config
 from proxy.config.document import read_document
 from proxy.config.schema import Config, ModelConfig
 from proxy.macros import UnknownMacro, expand
+from workers.florence2.options import Florence2Options
+from workers.llama.options import LlamaOptions
+from workers.sd.options import SdOptions
 
 ONE_KIND = "it needs exactly one of llama, sd, florence2, echo or cmd"
 NO_NUMBER = "Input should be a valid number, unable to parse string as a number"
@@ -219,6 +224,22 @@ def test_the_shipped_file_is_sound_and_so_are_its_commented_entries(tmp_path: Pa
 
     assert "painter" in load(text, tmp_path).models
     assert "qwen-image-edit" in load(f"{head}\n{shown}", tmp_path).models
+
+
+def names_of(section: type[BaseModel]) -> Iterator[str]:
+    """Yield the section's option names, those of its `defaults` too."""
+    for name, field in section.model_fields.items():
+        yield name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from names_of(field.annotation)
+
+
+@pytest.mark.parametrize("options", [LlamaOptions, SdOptions, Florence2Options])
+def test_every_engine_option_is_in_the_readme(options: type[BaseModel]) -> None:
+    """The README names each option of each engine."""
+    readme = (ROOT / "README.md").read_text()
+
+    assert [name for name in names_of(options) if f"`{name}" not in readme] == []
 
 
 def test_every_key_is_in_the_readme() -> None:
