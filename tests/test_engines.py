@@ -115,7 +115,7 @@ async def painted(hotseat: Hotseat) -> str:
     """Let the painter paint the red circle that the others are asked about."""
     client = hotseat.openai()
     answer = await client.images.generate(
-        model="painter", prompt="a red circle", size="128x128", extra_body={"steps": 8, "seed": 1}
+        model="painter", prompt="a red circle", size="128x128", extra_body={"steps": 4, "seed": 1}
     )
     return answer.data[0].b64_json
 
