@@ -1,0 +1,109 @@
+"""What is wrong with a model's options and files, told before anything is evicted for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from workers import serve
+from workers.llama import gguf
+from workers.llama.options import LlamaOptions
+
+PROJECTOR_ARCHITECTURE = "clip"
+ENCODERS = frozenset(
+    [
+        "bert",
+        "modern-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "neo-bert",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "eurobert",
+        "gemma-embedding",
+    ]
+)
+"""Architectures that can only embed or rank (llama.cpp, llama-arch.cpp)."""
+
+QUANTISED_CACHE = frozenset(("q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"))
+_FIRST_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
+
+
+def problems(options: LlamaOptions) -> list[serve.Problem]:
+    """Find what is wrong without the engine: files, their heads, clashing options."""
+    return [*_model(options), *_projector(options), *_clashes(options)]
+
+
+def header(option: str, path: str) -> gguf.Header | serve.Problem:
+    """Read a file's head, or say why it cannot be a model."""
+    file = Path(path)
+    if not file.exists():
+        return serve.Problem(option, f"no such file: {path}")
+    if not file.is_file():
+        return serve.Problem(option, f"not a file: {path}")
+    try:
+        return gguf.read(file)
+    except gguf.BadGguf as error:
+        return serve.Problem(option, f"{path}: {error}")
+    except OSError as error:
+        return serve.Problem(option, f"{path} cannot be read: {error.strerror}")
+
+
+def _model(options: LlamaOptions) -> Iterator[serve.Problem]:
+    head = header("model", options.model)
+    if isinstance(head, serve.Problem):
+        yield head
+        return
+    if head.architecture == PROJECTOR_ARCHITECTURE:
+        yield serve.Problem(
+            "model", f"{options.model} is a projector (mmproj); name it as `mmproj` instead"
+        )
+    elif head.architecture in ENCODERS and not options.embedding:
+        yield serve.Problem(
+            "embedding",
+            f"{options.model} ({head.architecture}) can only embed; add `embedding: true`",
+            "bad_options",
+        )
+    yield from _other_parts(options.model)
+
+
+def _other_parts(path: str) -> Iterator[serve.Problem]:
+    """Check the other files of a model that was split; the engine finds them by name."""
+    found = _FIRST_PART.search(path)
+    for number in range(2, int(found[1]) + 1 if found else 0):
+        part = header("model", _FIRST_PART.sub(f"-{number:05}-of-\\1.gguf", path))
+        if isinstance(part, serve.Problem):
+            yield part
+
+
+def _projector(options: LlamaOptions) -> Iterator[serve.Problem]:
+    if options.mmproj is None:
+        return
+    head = header("mmproj", options.mmproj)
+    if isinstance(head, serve.Problem):
+        yield head
+    elif head.architecture != PROJECTOR_ARCHITECTURE:
+        yield serve.Problem(
+            "mmproj",
+            f"{options.mmproj} is a language model ({head.architecture}), not a projector;"
+            " give the mmproj file of the model",
+        )
+    elif not head.keys.get("clip.has_vision_encoder"):
+        yield serve.Problem("mmproj", f"{options.mmproj} has no vision encoder")
+    if options.embedding:
+        yield serve.Problem("mmproj", "an embedding model reads no pictures", "bad_options")
+
+
+def _clashes(options: LlamaOptions) -> Iterator[serve.Problem]:
+    if options.flash_attn == "off" and options.type_v in QUANTISED_CACHE:
+        yield serve.Problem(
+            "type_v",
+            f"{options.type_v} needs flash attention; set flash_attn: auto",
+            "bad_options",
+        )
+    if options.pooling_type is not None and not options.embedding:
+        yield serve.Problem("pooling_type", "only used with `embedding: true`", "bad_options")
+    template = options.chat_template_file
+    if template is not None and not Path(template).is_file():
+        yield serve.Problem("chat_template", f"no such file: {template}")

@@ -1,0 +1,147 @@
+"""POST /v1/completions: a text goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from aiohttp import web
+
+from workers import wire
+from workers.llama import answers, grammar
+from workers.llama.bodies import CompletionBody
+from workers.llama.generator import Generator
+from workers.llama.loading import Loaded
+from workers.llama.sampling import Sampled, Sampler
+
+MAX_ANSWERS = 64  # prompts times n
+
+
+class Completions:
+    """The completion endpoint of a loaded model."""
+
+    def __init__(self, loaded: Loaded, generator: Generator) -> None:
+        self._loaded = loaded
+        self._vocabulary = loaded.vocabulary
+        self._generator = generator
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        body = await wire.read_body(request, CompletionBody)
+        prompts, samplers = await asyncio.to_thread(self._prepare, body)
+        echoes = [self._vocabulary.text(p, special=False) if body.echo else "" for p in prompts]
+        order = answers.Order(
+            prompts,
+            samplers,
+            answers.max_tokens(body.max_tokens, self._loaded.options.defaults),
+            body.stops,
+            self._vocabulary.piece,
+        )
+        beginnings = [echo for echo in echoes for _ in range(body.n)]
+        async with answers.Answer(self._generator, order) as answer:
+            if body.stream:
+                return await self._stream(request, body, answer, beginnings)
+            return await self._whole(body, answer, beginnings)
+
+    def _prepare(self, body: CompletionBody) -> tuple[list[list[int]], list[Sampler]]:
+        """Tokenise and build the samplers, away from the event loop. Raises ApiError 400."""
+        given = body.prompts
+        if not given or len(given) * body.n > MAX_ANSWERS:
+            raise wire.bad_request(
+                f"from 1 to {MAX_ANSWERS} answers at once, prompts times n", param="prompt"
+            )
+        prompts = [self._tokens(prompt) for prompt in given]
+        try:
+            rules = None if body.grammar is None else grammar.check(body.grammar)
+        except grammar.Unsupported as error:
+            raise wire.bad_request(str(error), param="grammar") from None
+        wanted = answers.sampling(
+            body, self._loaded.options.defaults, grammar=rules, top_logprobs=body.logprobs
+        )
+        return prompts, answers.samplers(self._vocabulary, wanted, len(prompts) * body.n)
+
+    def _tokens(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            answers.refuse_unreadable(prompt, self._loaded.n_ctx, "prompt")
+            tokens = self._vocabulary.prompt(prompt)
+        else:
+            answers.refuse_unknown(prompt, self._vocabulary, "prompt")
+            tokens = prompt
+        answers.refuse_too_long(len(tokens), self._loaded.n_ctx, "prompt")
+        return tokens or [self._vocabulary.warm_up_token()]
+
+    async def _whole(
+        self, body: CompletionBody, answer: answers.Answer, beginnings: Sequence[str]
+    ) -> web.Response:
+        texts = [[beginning] for beginning in beginnings]
+        tokens: list[list[Sampled]] = [[] for _ in beginnings]
+        finishes = [""] * len(beginnings)
+        async for event in answer.events():
+            if isinstance(event, answers.End):
+                finishes[event.choice] = event.finish
+            else:
+                texts[event.choice].append(event.text)
+                tokens[event.choice] += event.tokens
+        choices = [
+            self._choice(body, number, "".join(texts[number]), tokens[number], finish)
+            for number, finish in enumerate(finishes)
+        ]
+        usage = answer.usage().body
+        return web.json_response({**self._head(body), "choices": choices, "usage": usage})
+
+    async def _stream(
+        self,
+        request: web.Request,
+        body: CompletionBody,
+        answer: answers.Answer,
+        beginnings: Sequence[str],
+    ) -> web.StreamResponse:
+        head, beginnings = self._head(body), list(beginnings)
+        async with wire.EventStream(request) as events:
+            async for event in answer.events():
+                number = event.choice
+                finish = event.finish if isinstance(event, answers.End) else None
+                said, tokens = (
+                    (event.text, event.tokens) if isinstance(event, answers.Piece) else ("", ())
+                )
+                said, beginnings[number] = beginnings[number] + said, ""
+                if said or finish or body.logprobs is not None:
+                    choice = self._choice(body, number, said, tokens, finish)
+                    await events.send({**head, "choices": [choice]})
+            if body.wants_usage:
+                await events.send({**head, "choices": [], "usage": answer.usage().body})
+        return events.response
+
+    def _choice(
+        self,
+        body: CompletionBody,
+        number: int,
+        text: str,
+        tokens: Sequence[Sampled],
+        finish: str | None,
+    ) -> dict[str, object]:
+        logprobs = None if body.logprobs is None else self._logprobs(tokens)
+        return {"index": number, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+    def _logprobs(self, tokens: Sequence[Sampled]) -> Mapping[str, object]:
+        """Write log probabilities in the older shape of this endpoint."""
+        texts = [self._name(sampled.token) for sampled in tokens]
+        return {
+            "tokens": texts,
+            "token_logprobs": [sampled.logprob for sampled in tokens],
+            "top_logprobs": [{self._name(t): p for t, p in sampled.top} for sampled in tokens],
+            "text_offset": [0, *accumulate(len(text) for text in texts)][: len(texts)],
+        }
+
+    def _name(self, token: int) -> str:
+        return self._vocabulary.piece(token, special=True).decode(errors="replace")
+
+    def _head(self, body: CompletionBody) -> dict[str, object]:
+        return {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": body.model or self._loaded.name,
+        }

@@ -1,0 +1,183 @@
+"""A chat request into what the engine needs: prompt, pictures, grammar, tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from workers import pictures, wire
+from workers.llama import grammar
+from workers.llama.bodies import ChatBody, ImagePart, Message, NamedChoice, ToolBody
+from workers.llama.template import ChatTemplate, TemplateFailed
+from workers.llama.tools import (
+    ForcedScanner,
+    FreeScanner,
+    PlainScanner,
+    Scanner,
+    Tool,
+    forced_grammar,
+    preamble,
+)
+
+MAX_SIDE_PX = 2048  # no projector looks closer, and the engine's own resizing is slow
+MAX_PICTURES = 64  # all are in memory at once, at up to 12 MB each
+ROLES = {"developer": "system"}  # OpenAI's newer name
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a chat request asks for."""
+
+    prompt: str  # with a marker for each picture
+    pictures: Sequence[Image.Image] = ()
+    grammar: str | None = None
+    free_tools: frozenset[str] = field(default_factory=frozenset)  # the model may call these
+    must_call: bool = False
+
+    def scanner(self) -> Scanner:
+        if self.must_call:
+            return ForcedScanner()
+        return FreeScanner(self.free_tools) if self.free_tools else PlainScanner()
+
+
+def read(body: ChatBody, template: ChatTemplate, marker: str | None) -> Conversation:
+    """Make sense of a request; decodes its pictures. Raises ApiError 400.
+
+    `marker` stands for a picture in the prompt; None: the model reads none.
+    """
+    offered = _offered_tools(body)
+    must_call = body.tool_choice == "required" or isinstance(body.tool_choice, NamedChoice)
+    found: list[Image.Image] = []
+    messages = [_message(m, n, marker, found) for n, m in enumerate(body.messages)]
+    tools = [tool.model_dump(exclude_none=True) for tool in offered] or None
+    as_tools = [_tool(tool) for tool in offered]
+    if tools and not template.knows_tools:
+        messages = _with_preamble(messages, preamble(as_tools))
+    try:
+        prompt = template.render(messages, tools=tools, more=body.chat_template_kwargs)
+    except TemplateFailed as error:
+        raise wire.bad_request(str(error), param="messages") from None
+    return Conversation(
+        prompt,
+        found,
+        _grammar(body, as_tools, must_call=must_call),
+        frozenset(tool.name for tool in as_tools),
+        must_call,
+    )
+
+
+def _offered_tools(body: ChatBody) -> list[ToolBody]:
+    """Give the tools that the model shall know of. Raises ApiError 400."""
+    tools, choice = body.tools or [], body.tool_choice
+    if choice == "none":
+        return []
+    if choice == "required" and not tools:
+        raise wire.bad_request("tool_choice: required needs tools", param="tool_choice")
+    if isinstance(choice, NamedChoice):
+        tools = [tool for tool in tools if tool.function.name == choice.function.name]
+        if not tools:
+            raise wire.bad_request(
+                f"tool_choice: no tool is called {choice.function.name}", param="tool_choice"
+            )
+    return tools
+
+
+def _tool(body: ToolBody) -> Tool:
+    function = body.function
+    return Tool(
+        function.name, function.parameters or grammar.ANY_OBJECT, function.description or ""
+    )
+
+
+def _message(
+    message: Message, number: int, marker: str | None, found: list[Image.Image]
+) -> dict[str, Any]:
+    """Make a template's message: one string, a marker for each picture, arguments as objects."""
+    plain = message.model_dump(exclude={"content"}, exclude_none=True)
+    plain["role"] = ROLES.get(message.role, message.role)
+    plain["content"] = _text(message, number, marker, found)
+    for call in plain.get("tool_calls") or ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+            function["arguments"] = _as_object(function["arguments"])
+    return plain
+
+
+def _text(message: Message, number: int, marker: str | None, found: list[Image.Image]) -> str:
+    if message.content is None or isinstance(message.content, str):
+        return message.content or ""
+    param = f"messages.{number}.content"
+    texts: list[str] = []
+    for part in message.content:
+        if not isinstance(part, ImagePart):
+            # llama.cpp's way: a line between two texts, nothing around a picture
+            texts += ["\n", part.text] if texts and texts[-1] != marker else [part.text]
+            continue
+        if marker is None:
+            raise wire.bad_request(
+                "this model reads no pictures; send text only, or give the model an mmproj",
+                param=param,
+                code="images_not_supported",
+            )
+        if len(found) == MAX_PICTURES:
+            raise wire.bad_request(f"at most {MAX_PICTURES} pictures at once", param=param)
+        picture = pictures.from_url(part.url, param=param, side_px=MAX_SIDE_PX).image
+        picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+        found.append(picture)
+        texts.append(marker)
+    return "".join(texts)
+
+
+def _as_object(arguments: str) -> object:
+    """Templates write arguments with `tojson`, which would quote a string once more."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
+
+
+def _with_preamble(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """Put the text into the system message, or before everything as one."""
+    first = messages[0]
+    if first["role"] != "system":
+        return [{"role": "system", "content": text}, *messages]
+    return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
+
+
+def _grammar(body: ChatBody, tools: Sequence[Tool], *, must_call: bool) -> str | None:
+    """Choose the grammar of the answer, if any. Raises ApiError 400 for what it cannot enforce."""
+    schema = _schema(body)
+    if body.grammar is not None and (schema is not None or must_call):
+        raise wire.bad_request("grammar goes with neither response_format nor tool_choice")
+    if schema is not None and tools and not must_call:
+        raise wire.bad_request(
+            "response_format and tools do not go together here; set tool_choice: none",
+            param="response_format",
+        )
+    param = "tools" if must_call else "response_format" if schema is not None else "grammar"
+    try:
+        if must_call:
+            return forced_grammar(tools)
+        if schema is not None:
+            return grammar.of_schema(schema)
+        return None if body.grammar is None else grammar.check(body.grammar)
+    except grammar.Unsupported as error:
+        raise wire.bad_request(str(error), param=param, code="unsupported_schema") from None
+
+
+def _schema(body: ChatBody) -> Mapping[str, object] | None:
+    form = body.response_format
+    if form is None or form.type == "text":
+        return None
+    if form.type == "json_object":
+        return form.bare_schema or grammar.ANY_OBJECT
+    schema = form.json_schema.json_schema if form.json_schema else form.bare_schema
+    if schema is None:
+        raise wire.bad_request(
+            "response_format: json_schema needs json_schema.schema", param="response_format"
+        )
+    return schema
