@@ -72,8 +72,8 @@ class Departure:
 def tell_swap(seat: Seat, departures: Sequence[Departure]) -> None:
     """Log who came, for whom, and what each part of it took, in seconds.
 
-    start: process up, files checked, imports done · wait: until the memory was free, stop within it ·
-    load: until ready.
+    start: process up, files checked, imports done · wait: until the memory was free, stop within
+    it · load: until ready.
     """
     ready_at = seat.ready_at or seat.load_began_at
     left = [d for d in departures if d.at >= seat.asked_at]

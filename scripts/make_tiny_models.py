@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,25 +42,25 @@ class Part:
 _LM = ("gguf", "optim", "lm", "corpus", "vocab", "text", "scenes")
 _CHAT = ("chat.gguf", "llava-mmproj.gguf", "minicpmv-mmproj.gguf")
 _FLORENCE = ("florence", "florence_words", "pictures", "scenes")
-PARTS = {
-    "endless": Part("tiny.text", "make_endless", ("endless.gguf",), _LM),
-    "embed": Part("tiny.embed", "make", ("embed.gguf", "rerank.gguf"), ("gguf", "embed")),
+PARTS = {  # the longest first
+    "image": Part("tiny.image", "make", ("image",), ("image*", "gguf", "scenes")),
     "text": Part("tiny.text", "make_chat", _CHAT, (*_LM, "vision", "pictures", "engine")),
     "florence2": Part("tiny.florence", "make", ("florence2",), _FLORENCE),
-    "image": Part("tiny.image", "make", ("image",), ("image*", "gguf", "scenes")),
+    "endless": Part("tiny.text", "make_endless", ("endless.gguf",), _LM),
+    "embed": Part("tiny.embed", "make", ("embed.gguf", "rerank.gguf"), ("gguf", "embed")),
 }
 
 
 def main() -> int:
     args = _arguments()
     args.dir.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for name in args.only or PARTS:
-        try:
-            _ensure(name, PARTS[name], args.dir)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the other parts go on
-            print(f"{name}: not made: {type(error).__name__}: {error}", file=sys.stderr)
-            failed.append(name)
+    # each part is one process on one thread, so that two cores train two models
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn, max_tasks_per_child=1) as makers:
+        made = {name: makers.submit(_ensure, name, args.dir) for name in args.only or PARTS}
+    failed = {name: job.exception() for name, job in made.items() if job.exception() is not None}
+    for name, error in failed.items():
+        print(f"{name}: not made: {type(error).__name__}: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -70,7 +72,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ensure(name: str, part: Part, folder: Path) -> None:
+def _ensure(name: str, folder: Path) -> None:
+    part = PARTS[name]
     stamp = folder / f".{name}.recipe"
     recipe = _recipe(part)
     there = all((folder / product).exists() for product in part.products)

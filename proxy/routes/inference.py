@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -12,12 +13,14 @@ from aiohttp import web
 
 from proxy.body import Body, Peek, read_blindly, read_body
 from proxy.config import Config, ModelConfig
-from proxy.errors import BadRequest, ModelNotFound, WorkerDied
+from proxy.errors import BadRequest, HotseatError, ModelNotFound, WorkerDied
 from proxy.forward import NotSent, Sent, forward
 from proxy.routes.keys import CONFIG, POOL
 from proxy.seat import Lease
 
 log = logging.getLogger(__name__)
+
+CLIENT_LEFT = 499  # nginx's word for it; only the log says it
 
 NEEDS: Mapping[str, str] = {
     "/chat/completions": "chat",
@@ -122,16 +125,26 @@ async def serve(errand: Errand) -> web.StreamResponse:
     """
     began = time.monotonic()
     try:
-        try:
-            return await _attempt(errand)
-        except NotSent:
-            log.warning("not_reached", extra={"model": errand.model_id})
-        try:
-            return await _attempt(errand)
-        except NotSent as error:
-            raise WorkerDied(f"{errand.model_id} cannot be reached: {error}") from error
+        return await _attempt_twice(errand)
+    except HotseatError as error:
+        errand.sent.status = error.status
+        raise
+    except asyncio.CancelledError:
+        errand.sent.status = CLIENT_LEFT
+        raise
     finally:
         _tell(errand, time.monotonic() - began, began)
+
+
+async def _attempt_twice(errand: Errand) -> web.StreamResponse:
+    try:
+        return await _attempt(errand)
+    except NotSent:
+        log.warning("not_reached", extra={"model": errand.model_id})
+    try:
+        return await _attempt(errand)
+    except NotSent as error:
+        raise WorkerDied(f"{errand.model_id} cannot be reached: {error}") from error
 
 
 async def _attempt(errand: Errand) -> web.StreamResponse:
@@ -150,7 +163,7 @@ def _tell(errand: Errand, total_s: float, began: float) -> None:
             "path": errand.request.path,
             "model": errand.model_id,
             "worker": leases[-1].seat.id if leases else "-",
-            "status": "cut" if sent.is_cut else sent.status or "-",
+            "status": "cut" if sent.is_cut else sent.status,
             "queued_s": sum((lease.queued_s for lease in leases), 0.0),
             "loading_s": sum((lease.loading_s for lease in leases), 0.0),
             "first_byte_s": "-" if first_byte_s is None else first_byte_s,

@@ -50,7 +50,7 @@ class Scene:
         return x - half, y - half, x + half, y + half
 
     def draw(self, side_px: int, rgb: tuple[int, int, int] | None = None) -> Image.Image:
-        """The scene as an RGB picture of `side_px` by `side_px`, smooth at its edges."""
+        """Draw the scene as an RGB picture of `side_px` by `side_px`, smooth at its edges."""
         scale = 4
         big = Image.new("RGB", (side_px * scale, side_px * scale), "white")
         draw = ImageDraw.Draw(big)
