@@ -1,0 +1,99 @@
+"""Pictures and what they were made with → bytes and the JSON of an answer."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from dataclasses import dataclass, fields
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from workers.sd.bodies import ImageBody
+from workers.sd.job import Job
+from workers.sd.plan import Plan
+
+DEFAULT_QUALITY = 90
+_UNTOLD = ("prompt", "init", "mask", "references", "loras")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One finished picture."""
+
+    seed: int
+    raw: bytes
+
+
+def encode(image: Image.Image, body: ImageBody, job: Job, seed: int) -> Encoded:
+    """Encode as the request wants; a PNG also tells how it was made."""
+    to = io.BytesIO()
+    if body.output_format == "png":
+        info = PngInfo()
+        info.add_text("parameters", parameters_text(job, seed, image.size))
+        image.save(to, "PNG", pnginfo=info)
+    else:
+        quality = DEFAULT_QUALITY if body.output_compression is None else body.output_compression
+        image.save(to, kind(body).upper(), quality=max(1, quality))
+    return Encoded(seed, to.getvalue())
+
+
+def kind(body: ImageBody) -> str:
+    """Name the format as a MIME subtype: png, jpeg or webp."""
+    return "jpeg" if body.output_format == "jpg" else body.output_format
+
+
+def answer(body: ImageBody, plan: Plan, encoded: list[Encoded]) -> dict[str, Any]:
+    """Make the body of an answer; never a `url` beside `b64_json`, which clients would prefer."""
+    width, height = plan.answer_size
+    return {
+        "created": int(time.time()),
+        "data": [{**_payload(body, one.raw), "seed": one.seed} for one in encoded],
+        "output_format": kind(body),
+        "size": f"{width}x{height}",
+        "seed": plan.seeds[0],
+        "parameters": parameters(plan.job),
+    }
+
+
+def _payload(body: ImageBody, raw: bytes) -> dict[str, str]:
+    text = base64.b64encode(raw).decode()
+    if body.response_format == "url":
+        return {"url": f"data:image/{kind(body)};base64,{text}"}
+    return {"b64_json": text}
+
+
+def parameters(job: Job) -> dict[str, Any]:
+    """Tell what was really used, sizes before any resizing; only what has a meaning here."""
+    told = {
+        field.name: value
+        for field in fields(job)
+        if field.name not in _UNTOLD and (value := getattr(job, field.name)) not in (None, "")
+    }
+    if job.init is None:
+        del told["strength"]
+    if job.loras:
+        told["loras"] = [{"name": lora.name, "weight": lora.weight} for lora in job.loras]
+    return told
+
+
+def parameters_text(job: Job, seed: int, size: tuple[int, int]) -> str:
+    """Write the text chunk that image programs read (AUTOMATIC1111's `parameters`)."""
+    lines = [job.prompt]
+    if job.negative_prompt:
+        lines.append(f"Negative prompt: {job.negative_prompt}")
+    settings = {
+        "Steps": job.steps,
+        "Sampler": job.sample_method,
+        "Schedule type": job.scheduler,
+        "CFG scale": job.cfg_scale,
+        "Distilled CFG Scale": job.guidance,
+        "Seed": seed,
+        "Size": f"{size[0]}x{size[1]}",
+        "Denoising strength": None if job.init is None else job.strength,
+        "Lora": " ".join(f"<lora:{lora.name}:{lora.weight:g}>" for lora in job.loras) or None,
+    }
+    told = (f"{name}: {value}" for name, value in settings.items() if value is not None)
+    return "\n".join([*lines, ", ".join(told)])

@@ -1,0 +1,38 @@
+"""What the engine is asked for: one picture, every number decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A LoRA that was found and fits the model."""
+
+    name: str
+    path: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One picture; the seed comes beside it, for n pictures differ in nothing else."""
+
+    prompt: str
+    width: int  # px, both multiples of the family's size_multiple
+    height: int
+    steps: int
+    cfg_scale: float
+    negative_prompt: str = ""
+    guidance: float | None = None  # distilled
+    sample_method: str | None = None
+    scheduler: str | None = None
+    clip_skip: int | None = None
+    flow_shift: float | None = None
+    loras: tuple[Lora, ...] = ()
+    strength: float = 1.0  # of the noise that lies over `init`
+    init: Image.Image | None = None  # RGB, width x height
+    mask: Image.Image | None = None  # L, width x height; white is painted anew
+    references: tuple[Image.Image, ...] = ()  # RGB

@@ -1,0 +1,144 @@
+"""LoRA files: found by name inside `lora_dir` only, and held against the model before use.
+
+The engine aborts on a LoRA of another model, so its header has to fit: modules that the model
+knows by name must have its shape, others at least its widths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers import wire
+from workers.sd import headers
+from workers.sd.headers import Header, Shape
+from workers.sd.job import Lora
+
+SUFFIXES = (".safetensors", ".gguf")
+NAMED_AT_MOST = 20  # in an error message
+TAG = re.compile(r"<lora:([^<>:]{1,300})(?::(-?\d{0,4}(?:\.\d{0,6})?))?>")
+
+_PREFIX = re.compile(
+    r"^(?:base_model\.model\.)?(?:model\.diffusion_model\.|diffusion_model\.|transformer\.|unet\."
+    r"|lora_unet_|lora_transformer_)"
+)
+_HALF = re.compile(r"\.(lora_down|lora_up|lora_A|lora_B)(?:\.default)?\.weight$")
+_DOWN = ("lora_down", "lora_A")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a LoRA is held against."""
+
+    modules: Mapping[str, Shape]  # of the diffusion model, by `_plain` name
+    widths: frozenset[int]  # of all layers of all parts
+
+
+def weights_of(main: Header, parts: Iterable[Header]) -> Weights:
+    """Gather the shapes of a model: `main` has the diffusion model, `parts` the encoders."""
+    modules = {
+        _plain(name.removesuffix(".weight")): shape
+        for name, shape in main.shapes.items()
+        if name.endswith(".weight") and len(shape) > 1
+    }
+    widths = {
+        width for part in (main, *parts) for shape in part.shapes.values() for width in shape[:2]
+    }
+    return Weights(modules, frozenset(widths))
+
+
+def names(folder: Path | None) -> dict[str, Path]:
+    """List the LoRAs in `folder` and below: relative path without suffix → file."""
+    if folder is None:
+        return {}
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix in SUFFIXES)
+    return {str(file.relative_to(folder).with_suffix("")): file for file in files}
+
+
+def take_tags(prompt: str) -> tuple[str, list[tuple[str, float]]]:
+    """Take `<lora:name:weight>` out of a prompt. Raises ApiError 400."""
+    found = []
+    for name, weight in TAG.findall(prompt):
+        try:
+            found.append((name, float(weight or 1)))
+        except ValueError:
+            raise wire.bad_request(
+                f"<lora:{name}:{weight}>: the weight is no number", param="prompt"
+            ) from None
+    return " ".join(TAG.sub(" ", prompt).split()) if found else prompt, found
+
+
+def find(folder: Path | None, name: str, weight: float, model: Weights) -> Lora:
+    """Find a LoRA by its name, with or without folder and suffix. Raises ApiError 400, 404."""
+    if folder is None:
+        raise wire.bad_request(
+            "this model has no LoRAs: it needs a `lora_dir` in swap.yaml", param="loras"
+        )
+    known = names(folder)
+    wanted = name
+    for suffix in SUFFIXES:
+        wanted = wanted.removesuffix(suffix)
+    # only names that the listing has are ever opened, so no name leads out of the folder
+    file = known.get(wanted) or {Path(n).name: f for n, f in known.items()}.get(wanted)
+    if file is None:
+        listed = ", ".join(list(known)[:NAMED_AT_MOST]) or "none"
+        raise wire.ApiError(
+            404,
+            f"there is no LoRA {name[:80]!r}; this model has: {listed}",
+            code="lora_not_found",
+            param="loras",
+        )
+    _hold_against(file, model)
+    return Lora(wanted, str(file), weight)
+
+
+def _hold_against(file: Path, model: Weights) -> None:
+    """Raise ApiError 400 for a LoRA that the engine would abort on, or silently leave out."""
+    try:
+        pairs = _pairs(headers.read(file))
+        for module, (down, up) in pairs.items():
+            _hold_pair(module, down, up, model)
+    except headers.BadFile as error:
+        reason = str(error).replace(str(file), "it")
+        raise wire.bad_request(
+            f"the LoRA {file.stem!r} cannot be used with this model: {reason}",
+            param="loras",
+            code="lora_mismatch",
+        ) from None
+
+
+def _pairs(header: Header) -> dict[str, tuple[Shape, Shape]]:
+    """Match the two halves of each module. Raises headers.BadFile."""
+    downs: dict[str, Shape] = {}
+    ups: dict[str, Shape] = {}
+    for name, shape in header.shapes.items():
+        half = _HALF.search(name)
+        if half:
+            (downs if half[1] in _DOWN else ups)[name[: half.start()]] = shape
+    if not downs:
+        raise headers.BadFile("it has no lora_down/lora_up or lora_A/lora_B pairs")
+    lonely = downs.keys() ^ ups.keys()
+    if lonely:
+        raise headers.BadFile(f"{min(lonely)} has only one half of its pair")
+    return {module: (down, ups[module]) for module, down in downs.items()}
+
+
+def _hold_pair(module: str, down: Shape, up: Shape, model: Weights) -> None:
+    if len(down) < 2 or len(up) < 2 or down[0] != up[1]:  # noqa: PLR2004  # (rank, in), (out, rank)
+        raise headers.BadFile(f"the halves of {module} do not fit each other")
+    outputs, inputs = up[0], down[1]
+    shape = model.modules.get(_plain(module))
+    if shape is not None and (outputs, inputs) != shape[:2]:
+        raise headers.BadFile(
+            f"{module} is ({outputs}, {inputs}), but the model's is {tuple(shape[:2])}"
+        )
+    if not {outputs, inputs} <= model.widths:
+        raise headers.BadFile(
+            f"{module} is ({outputs}, {inputs}), and the model has no such layer"
+        )
+
+
+def _plain(module: str) -> str:
+    return _PREFIX.sub("", module).replace(".", "_")

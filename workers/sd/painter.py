@@ -1,0 +1,80 @@
+"""The engine's thread and the queue before it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from workers import serve
+from workers.sd.engine import Engine
+from workers.sd.job import Job
+from workers.sd.options import SdOptions
+
+log = logging.getLogger(__name__)
+
+GIVEN_UP = 75
+"""The exit status of a process whose engine works on for nobody (EX_TEMPFAIL of sysexits.h)."""
+
+
+class Painter:
+    """Paints one picture at a time, in the order of asking."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "engine")
+        self._engine: Engine | None = None
+        self._wanted = 0
+        self._painted = 0
+        self._dropped = 0
+        self._cancel_after_s = 0.0
+
+    def load(
+        self, options: SdOptions, warm_up: Job, *, flash_attn: bool, progress: serve.Progress
+    ) -> bool:
+        """Load the model and paint once, so that what aborts does it now; call from a thread.
+
+        Returns whether pictures can be stopped under way. Raises serve.LoadFailed.
+        """
+        self._cancel_after_s = options.cancel_after_s
+
+        def work() -> Engine:
+            engine = Engine(self._cannot_stop)
+            engine.load(options, flash_attn, progress)
+            engine.paint(warm_up, 0, threading.Event())
+            return engine
+
+        self._engine = self._thread.submit(work).result()
+        return self._engine.can_stop
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pictures wanted now, painted, and dropped because their client left."""
+        return {"wanted": self._wanted, "painted": self._painted, "dropped": self._dropped}
+
+    async def paint(self, job: Job, seed: int) -> Image.Image:
+        """Paint in turn. Who is cancelled before has no turn; after, the engine is stopped."""
+        assert self._engine is not None, "load comes first"  # noqa: S101  # the shell's promise
+        left = threading.Event()
+        loop = asyncio.get_running_loop()
+        self._wanted += 1
+        try:
+            image = await loop.run_in_executor(self._thread, self._engine.paint, job, seed, left)
+        except asyncio.CancelledError:
+            left.set()
+            self._dropped += 1
+            raise
+        else:
+            self._painted += 1
+            return image
+        finally:
+            self._wanted -= 1
+
+    def _cannot_stop(self, remaining_s: float) -> None:
+        """Give the process up, if that is cheaper than to paint on for nobody."""
+        if remaining_s > self._cancel_after_s and self._wanted == 0:
+            log.warning("given_up: nobody wants the picture of another %.0f s", remaining_s)
+            os._exit(GIVEN_UP)
