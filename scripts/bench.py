@@ -29,7 +29,7 @@ models:
       diffusion_model: {MODELS}/image/diffusion.safetensors
       llm: {MODELS}/image/llm.gguf
       taesd: {MODELS}/image/taesd.safetensors
-      n_threads: 1
+      n_threads: 2
       defaults: {{width: 128, height: 128, steps: 8}}
   florence-2: {{florence2: {{model: {MODELS}/florence2, n_threads: 1}}}}
 """

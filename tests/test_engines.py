@@ -130,6 +130,25 @@ async def test_each_engine_in_turn(config: str, tmp_path: Path) -> None:
             assert len(workers_of(os.getpid())) == 1
 
 
+async def test_what_curl_sends_is_read_as_json(config: str, tmp_path: Path) -> None:
+    """`curl -d` calls its JSON a form; every engine takes it for what it is."""
+    bodies = {
+        "chat/completions": '{"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}',
+        "embeddings": '{"model": "embed", "input": "x"}',
+        "images/generations": '{"model": "painter", "prompt": "red", "steps": 1}',
+        "images/edits": '{"model": "painter", "prompt": "red", "steps": 1, "image": "%s"}',
+        "images/descriptions": '{"model": "florence-2", "image": "%s"}',
+    }
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with served(config, tmp_path) as hotseat:
+        picture = await painted(hotseat)
+        for path, body in bodies.items():
+            text = body.replace("%s", picture)
+            answer = await hotseat.post(f"/v1/{path}", data=text, headers=headers)
+
+            assert answer.status == 200, (path, answer.body)
+
+
 class Watch:
     """Counts loaded workers in the process table, over and over, while others work.
 

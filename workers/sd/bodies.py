@@ -110,7 +110,7 @@ class Asked:
 
 async def read(request: web.Request) -> Asked:
     """Read a request of either kind. Raises ApiError 400."""
-    form = request.content_type in ("multipart/form-data", "application/x-www-form-urlencoded")
+    form = request.content_type.startswith("multipart/")
     if form:
         return await _read_form(request)
     return _asked(await wire.read_body(request, ImageBody), (), ())
