@@ -64,13 +64,14 @@ async def _serve(args: argparse.Namespace) -> int:
         _say(f"warning: {args.config}:{problem.line}: {problem}")
     host, port = args.listen
     try:
-        async with app.serving(config, host, port) as server:
-            url = f"http://{host}:{server.port}"
-            _say(f"Hotseat serves {len(config.models)} model(s) at {url}/v1  (stop: Ctrl-C)")
-            await _until_stopped(server, config)
+        listener = app.listen(host, port)
     except OSError as error:
         _say(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --listen")
         return 1
+    async with app.serving(config, listener) as server:
+        url = f"http://{host}:{server.port}"
+        _say(f"Hotseat serves {len(config.models)} model(s) at {url}/v1  (stop: Ctrl-C)")
+        await _until_stopped(server, config)
     return 0
 
 
@@ -89,8 +90,8 @@ async def _until_stopped(server: app.Server, config: Config) -> None:
         drained = tasks.create_task(server.drain(config.shutdown_timeout))
         hurry = tasks.create_task(hurried.wait())
         await asyncio.wait({drained, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        if not drained.done():
-            await server.pool.shut_down(0.0)
+        if hurry.done():
+            server.pool.kill()
         hurry.cancel()
 
 

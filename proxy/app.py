@@ -21,6 +21,7 @@ from proxy.rundir import run_dir
 
 log = logging.getLogger(__name__)
 
+BACKLOG = 1024
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -80,14 +81,16 @@ class Server:
         await self.pool.shut_down(drain_s)
 
 
-@asynccontextmanager
-async def serving(config: Config, host: str, port: int) -> AsyncIterator[Server]:
-    """Serve for the length of the block; afterwards no worker is left. Port 0: any free one.
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket to serve on; port 0 is any free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
-    Raises OSError when it cannot listen, before anything was started.
-    """
-    hub, family = LogHub(), socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=1024)
+
+@asynccontextmanager
+async def serving(config: Config, listener: socket.socket) -> AsyncIterator[Server]:
+    """Serve on `listener` for the length of the block; afterwards no worker is left."""
+    hub = LogHub()
     with listener, logging_to(hub, LEVELS[config.log_level]), run_dir() as folder:
         async with Pool(config, folder, hub) as pool:
             runner = web.AppRunner(
@@ -98,10 +101,10 @@ async def serving(config: Config, host: str, port: int) -> AsyncIterator[Server]
             )
             await runner.setup()
             try:
-                await web.SockSite(runner, listener, backlog=1024).start()
-                pool.preload(name for name, model in config.models.items() if model.pin)
+                await web.SockSite(runner, listener, backlog=BACKLOG).start()
+                pool.seat_pinned()
                 bound: int = listener.getsockname()[1]
-                log.info("serving", extra={"host": host, "port": bound})
+                log.info("serving", extra={"port": bound})
                 yield Server(bound, pool, runner)
             finally:
                 await runner.cleanup()

@@ -11,15 +11,16 @@ from typing import IO, Annotated, Self
 
 import python_multipart
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from pydantic import BaseModel, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartState, parse_options_header
 
-from proxy.errors import BadRequest, BodyTooLarge
+from proxy.errors import BadRequest, BodyStalled, BodyTooLarge
 
 READ_BYTES = 256 << 10
 MEMORY_BYTES = 1 << 20  # a larger upload goes to disk
-FIELD_BYTES = 1 << 10  # of a form field that is peeked at
+MODEL_BYTES = 1 << 10  # of the form field `model`
 PICTURE_PARTS = frozenset({"image_url", "input_image", "image"})
 
 
@@ -28,7 +29,6 @@ class Peek:
     """What routing needs to know of a body."""
 
     model: str | None = None
-    stream: bool = False
     has_pictures: bool = False
 
 
@@ -44,7 +44,6 @@ class _Document(BaseModel):
     """Only these keys become Python objects; megabytes of base64 beside them do not."""
 
     model: str | None = None
-    stream: bool | None = None
     messages: list[_Message] | None = None
 
 
@@ -80,37 +79,37 @@ class Body:
             yield chunk
 
 
-async def read_body(request: web.Request, max_bytes: int) -> Body:
-    """Read the whole body and peek into it. Raises BadRequest or BodyTooLarge.
+async def read_body(request: web.Request, max_bytes: int, stall_s: float) -> Body:
+    """Read the whole body and peek into it. Raises BadRequest, BodyTooLarge, BodyStalled.
 
     JSON stays in memory once, as bytes; a multipart upload is spooled to disk as it comes.
     """
     if request.content_type.startswith("multipart/"):
         form = FormPeek(request.headers["Content-Type"])
-        spool, size = await _spool(request, max_bytes, form.feed)
+        spool, size = await _spool(_bounded(request, max_bytes, stall_s), form.feed)
         try:
             return Body(b"", spool, size, form.end())
         except BaseException:
             spool.close()
             raise
-    raw = b"".join([piece async for piece in _bounded(request, max_bytes)])
+    raw = b"".join([piece async for piece in _bounded(request, max_bytes, stall_s)])
     return Body(raw, None, len(raw), peek_json(raw))
 
 
-async def read_blindly(request: web.Request, max_bytes: int) -> Body:
-    """Read the whole body without a look at what it is. Raises BodyTooLarge."""
-    spool, size = await _spool(request, max_bytes, lambda _: None)
+async def read_blindly(request: web.Request, max_bytes: int, stall_s: float) -> Body:
+    """Read the whole body without a look at what it is. Raises as `read_body` does."""
+    spool, size = await _spool(_bounded(request, max_bytes, stall_s), lambda _: None)
     return Body(b"", spool, size, Peek())
 
 
 async def _spool(
-    request: web.Request, max_bytes: int, look: Callable[[bytes], None]
+    pieces: AsyncIterator[bytes], look: Callable[[bytes], None]
 ) -> tuple[IO[bytes], int]:
     """Write the body to a spool, which the caller closes; `look` sees every piece of it."""
     spool = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  # given away
     size = 0
     try:
-        async for piece in _bounded(request, max_bytes):
+        async for piece in pieces:
             look(piece)
             spool.write(piece)
             size += len(piece)
@@ -120,15 +119,27 @@ async def _spool(
     return spool, size
 
 
-async def _bounded(request: web.Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _bounded(request: web.Request, max_bytes: int, stall_s: float) -> AsyncIterator[bytes]:
+    """Yield what comes, up to `max_bytes` in all, never waiting longer than `stall_s` for more."""
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
     size = 0
-    async for piece in request.content.iter_any():
+    while piece := await _next_piece(request, stall_s):
         size += len(piece)
         if size > max_bytes:
             raise _too_large(max_bytes)
         yield piece
+
+
+async def _next_piece(request: web.Request, stall_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(stall_s):
+            return await request.content.readany()
+    except TimeoutError:
+        told = f"no byte of the body came for {stall_s:g} s (stallTimeout)"
+        raise BodyStalled(told) from None
+    except (web.RequestPayloadError, ContentEncodingError) as error:
+        raise BadRequest(f"the body cannot be read: {error}", code="invalid_body") from None
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
@@ -150,7 +161,7 @@ def peek_json(raw: bytes) -> Peek:
         for part in message.content
     ]
     has_pictures = not PICTURE_PARTS.isdisjoint(parts)
-    return Peek(document.model, bool(document.stream), has_pictures)
+    return Peek(document.model, has_pictures)
 
 
 def _as_bad_request(error: ValidationError) -> BadRequest:
@@ -166,16 +177,16 @@ def _as_bad_request(error: ValidationError) -> BadRequest:
 
 
 class FormPeek:
-    """Follows a multipart body and keeps its small fields `model` and `stream`."""
+    """Follows a multipart body and keeps its field `model`."""
 
     def __init__(self, content_type: str) -> None:
         """Raise BadRequest for a content type without a boundary."""
         _, options = parse_options_header(content_type)
         if not options.get(b"boundary"):
             raise BadRequest("multipart without a boundary", code="invalid_multipart")
-        self._fields: dict[str, bytes] = {}
+        self._model = b""
+        self._is_model = False  # the part that is coming
         self._header, self._value = b"", b""
-        self._name: str | None = None
         self._parser = python_multipart.MultipartParser(
             options[b"boundary"],
             {
@@ -198,11 +209,10 @@ class FormPeek:
         """Tell what was in it. Raises BadRequest when it breaks off."""
         if self._parser.state != MultipartState.END:
             raise BadRequest("the form breaks off before its end", code="invalid_multipart")
-        texts = {name: raw.decode("utf-8", "replace") for name, raw in self._fields.items()}
-        return Peek(texts.get("model") or None, texts.get("stream", "").lower() == "true")
+        return Peek(self._model.decode("utf-8", "replace") or None)
 
     def _part_begins(self) -> None:
-        self._name = None
+        self._is_model = False
 
     def _header_name_comes(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -213,14 +223,12 @@ class FormPeek:
     def _header_ends(self) -> None:
         if self._header.lower() == b"content-disposition":
             _, options = parse_options_header(self._value)
-            name = options.get(b"name", b"").decode("utf-8", "replace")
-            self._name = name if name in ("model", "stream") else None
+            self._is_model = options.get(b"name") == b"model"
         self._header = self._value = b""
 
     def _data_comes(self, data: bytes, start: int, end: int) -> None:
-        if self._name is None:
+        if not self._is_model:
             return
-        kept = self._fields.get(self._name, b"") + data[start:end]
-        if len(kept) > FIELD_BYTES:
-            raise BadRequest(f"the form field {self._name} is too long", param=self._name)
-        self._fields[self._name] = kept
+        self._model += data[start:end]
+        if len(self._model) > MODEL_BYTES:
+            raise BadRequest("the form field model is too long", param="model")

@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from pydantic import BaseModel, Field
 
 from proxy.config import ModelConfig
 from proxy.errors import StartFailed
 from proxy.process import Process
+
+
+class Status(BaseModel):
+    """A line of the status pipe; see the package `workers`."""
+
+    state: str
+    progress: float | None = None
+    reason: str = "crashed"
+    detail: str = "it did not say why"
+    facts: dict[str, Any] = Field(default_factory=dict)
 
 
 class Bundled:
@@ -40,21 +51,27 @@ class Bundled:
     async def load(self, process: Process) -> Mapping[str, Any]:
         if process.child is not None:
             process.child.tell("load")
-        ready = await self._until("ready", process)
-        facts: Mapping[str, Any] = ready.get("facts", {})
-        return facts
+        return (await self._until("ready", process)).facts
 
-    async def _until(self, state: str, process: Process) -> Mapping[str, Any]:
+    async def _until(self, state: str, process: Process) -> Status:
         if process.child is None or process.child.status is None:
             raise await process.crashed()
-        async for line in process.child.status:
-            status: dict[str, Any] = json.loads(line)
-            process.progress = status.get("progress", process.progress)
-            if status["state"] == "failed":
-                raise StartFailed(status["detail"], reason=status["reason"])
-            if status["state"] == state:
-                return status
+        try:
+            async for line in process.child.status:
+                status = Status.model_validate_json(line)
+                process.progress = status.progress or process.progress
+                if status.state == "failed":
+                    raise StartFailed(status.detail, reason=status.reason)
+                if status.state == state:
+                    return status
+        except ValueError as error:  # pydantic's too: not JSON, no state, a line without end
+            told = f"the worker broke its contract with a status line: {error}"
+            raise StartFailed(told, reason="crashed") from error
         raise await process.crashed()
+
+    def clean_up(self) -> None:
+        """Remove the socket, which a killed worker leaves behind."""
+        Path(self._socket).unlink(missing_ok=True)
 
 
 def program(kind: str) -> list[str]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-READ_BYTES = 64 << 10
-LINE_BYTES = 4 << 10
+from proxy.logs import LINE_BYTES
+
+log = logging.getLogger(__name__)
+
+STATUS_BYTES = 1 << 20  # the longest status line
+
+NO_SIGNAL = 0  # kill(2): only looks whether anybody is there
+GROUP_GONE_WITHIN_S = 5.0
 SECOND_SIGTERM_AFTER_S = 1.0
 """llama-server takes no notice of the first SIGTERM while it streams, and leaves at the second."""
 
@@ -45,9 +52,28 @@ class Child:
             if not await self._exits_within(min(SECOND_SIGTERM_AFTER_S, grace_s)):
                 await self._exits_within(grace_s - SECOND_SIGTERM_AFTER_S)
         finally:
-            self._signal(signal.SIGKILL)
+            self.kill()
             os.close(self._lifeline_fd)
-            await asyncio.shield(self._process.wait())
+            await asyncio.shield(self._group_is_gone())
+
+    def kill(self) -> None:
+        """End the whole group at once; `stop` must still be called."""
+        self._signal(signal.SIGKILL)
+
+    async def _group_is_gone(self) -> None:
+        """Wait for the process and, with a bound, for what else is in its group.
+
+        The leader is ours to reap; of the others, which may hold device memory a little longer,
+        the kernel tells only when asked.
+        """
+        await self._process.wait()
+        pause_s, deadline = 0.001, asyncio.get_running_loop().time() + GROUP_GONE_WITHIN_S
+        while self._signal(NO_SIGNAL):
+            if asyncio.get_running_loop().time() > deadline:
+                log.warning("group_outlives_sigkill", extra={"pid": self.pid})
+                return
+            await asyncio.sleep(pause_s)  # back-off, up to 16 ms
+            pause_s = min(pause_s * 2, 0.016)
 
     async def _exits_within(self, seconds: float) -> bool:
         if self._process.returncode is not None or seconds <= 0:
@@ -60,9 +86,13 @@ class Child:
             return False
         return True
 
-    def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # nobody is left in the group
+    def _signal(self, number: int) -> bool:
+        """Send it to the group; False when nobody is left there."""
+        try:
             os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 async def spawn(
@@ -79,14 +109,13 @@ async def spawn(
     child's `status` reads its lines. Our own pipes, not asyncio's: a grandchild that holds one
     open must not keep us from seeing that the child has exited. Raises OSError.
     """
-    stdin_read, lifeline = os.pipe()
-    out_read, out_write = os.pipe()
-    status_read, status_write = os.pipe() if status_flag else (-1, -1)
-    flag = [status_flag, str(status_write)] if status_flag else []
-    try:
+    with ExitStack() as opened:  # all of it is closed; what we keep is a duplicate
+        stdin_read, lifeline = _pipe(opened)
+        out_read, out_write = _pipe(opened)
+        status_read, status_write = _pipe(opened) if status_flag else (-1, -1)
         process = await asyncio.create_subprocess_exec(
             *argv,
-            *flag,
+            *([status_flag, str(status_write)] if status_flag else []),
             stdin=stdin_read,
             stdout=out_write,
             stderr=out_write,
@@ -95,23 +124,29 @@ async def spawn(
             cwd=cwd,
             start_new_session=True,
         )
-    except BaseException:
-        for fd in (lifeline, out_read, status_read):
-            if fd >= 0:
-                os.close(fd)
-        raise
-    finally:
-        for fd in (stdin_read, out_write, status_write):
-            if fd >= 0:
-                os.close(fd)
-    child = Child(process, lifeline)
+        child = Child(process, os.dup(lifeline))
+        try:
+            await _read(os.dup(out_read), LineProtocol(on_line))
+            if status_flag:
+                child.status = asyncio.StreamReader(STATUS_BYTES)
+                await _read(os.dup(status_read), asyncio.StreamReaderProtocol(child.status))
+        except BaseException:  # a process that is not given away must not live on
+            await child.stop(0)
+            raise
+        return child
+
+
+def _pipe(opened: ExitStack) -> tuple[int, int]:
+    """Open a pipe: (read end, write end)."""
+    ends = os.pipe()
+    for end in ends:
+        opened.callback(os.close, end)
+    return ends
+
+
+async def _read(fd: int, protocol: asyncio.BaseProtocol) -> None:
     loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: LineProtocol(on_line), os.fdopen(out_read, "rb", 0))
-    if status_flag:
-        child.status = asyncio.StreamReader()
-        reader = asyncio.StreamReaderProtocol(child.status)
-        await loop.connect_read_pipe(lambda: reader, os.fdopen(status_read, "rb", 0))
-    return child
+    await loop.connect_read_pipe(lambda: protocol, os.fdopen(fd, "rb", 0))
 
 
 class LineProtocol(asyncio.Protocol):

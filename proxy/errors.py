@@ -90,6 +90,14 @@ class BodyTooLarge(HotseatError):
     code = "body_too_large"
 
 
+class BodyStalled(HotseatError):
+    """The client stopped sending in the middle."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "body_stalled"
+
+
 class QueueFull(HotseatError):
     """Too many wait for this model already."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import shutil
 import socket
@@ -16,7 +17,6 @@ import aiohttp
 from proxy import guard
 from proxy.config import ModelConfig
 from proxy.errors import StartFailed
-from proxy.macros import expand
 from proxy.process import Process
 
 PROBE_FIRST_S = 0.005
@@ -25,14 +25,12 @@ PROBE_TIMEOUT_S = 1.0
 
 
 class Foreign:
-    """The way of a `cmd:`; what its texts say of ${PORT} is settled when this is made."""
+    """The way of a `cmd:`; which port ${PORT} is, is settled by `prepare`."""
 
     def __init__(self, model: ModelConfig) -> None:
-        port = {"PORT": free_port()}
-        words = shlex.split(model.cmd or "", comments=True)
-        self._argv = [str(expand(word, port)) for word in words]
+        self._argv = shlex.split(model.cmd or "", comments=True)
         self._check_endpoint = model.check_endpoint
-        self.url = str(expand(model.proxy, port)).rstrip("/")
+        self.url = model.proxy.rstrip("/")
 
     @property
     def command(self) -> str:
@@ -40,11 +38,16 @@ class Foreign:
 
     async def prepare(self, process: Process) -> None:
         """Look whether the command can be run at all; running it is `load`."""
-        if shutil.which(self._argv[0], path=process.environment.get("PATH")) is None:
+        program = self._argv[0]
+        if os.path.dirname(program):  # noqa: PTH120  # as execvp sees it: has it a slash?
+            program = str(process.cwd / program)
+        if shutil.which(program, path=process.environment.get("PATH")) is None:
             raise StartFailed(
-                f"no such program: {self._argv[0]}; give its full path in cmd",
-                reason="not_installed",
+                f"no such program: {program}; give its full path in cmd", reason="not_installed"
             )
+        port = str(free_port())
+        self._argv = [word.replace("${PORT}", port) for word in self._argv]
+        self.url = self.url.replace("${PORT}", port)
         # a kept-alive connection is not used again: llama-server drops some right after a stream
         process.connect(aiohttp.TCPConnector(limit=0, force_close=True))
 
@@ -60,6 +63,9 @@ class Foreign:
         if has_exited:
             raise await process.crashed()
         return {}
+
+    def clean_up(self) -> None:
+        """Leave nothing: a port is nobody's once its process is gone."""
 
     async def _answers(self, session: aiohttp.ClientSession) -> None:
         """Probe until the check endpoint says 200; the caller's deadline bounds it."""

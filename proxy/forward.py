@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
+import struct
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from proxy.body import Body
 from proxy.errors import WorkerDied
-from proxy.seat import Seat
+from proxy.seat import Lease, Seat
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +44,23 @@ HOP_BY_HOP = frozenset(
 """RFC 9110 §7.6.1, and those that `Connection` names."""
 
 
+NOT_SENT_ON = ("host", "content-length", "content-encoding", "expect")
+"""Our own hop's: the length is set anew, and the body was decoded on its way in."""
+
+CLIENT_LEFT = 499  # nginx's word for it; only the log says it
+SWITCHING_PROTOCOLS = 101
+UNFRAMED_WAIT_S = 0.1
+"""How long the end of an answer without length or chunks waits for word of its worker's death."""
 GONE_WITHIN_S = 1.0
 """How long a broken connection waits for word that the process is gone too."""
 
 
 class NotSent(Exception):
     """The worker could not be reached: it has not seen the request, so another may."""
+
+
+class BrokenAnswer(Exception):
+    """The answer ended, but not as a whole one."""
 
 
 @dataclass(slots=True)
@@ -59,21 +73,34 @@ class Sent:
     is_cut: bool = False
 
 
-async def forward(
-    request: web.Request, seat: Seat, path: str, body: Body, sent: Sent
-) -> web.StreamResponse:
-    """Send the request to the worker's `path` and relay the answer to its end.
+@dataclass(slots=True)
+class Errand:
+    """One request on its way to a model's worker, and what came of it so far."""
+
+    request: web.Request
+    model_id: str
+    path: str  # at the worker, with its query
+    body: Body
+    stall_s: float  # how long the client may take nothing of its answer
+    leases: list[Lease] = field(default_factory=list)
+    sent: Sent = field(default_factory=Sent)
+
+
+async def forward(errand: Errand, seat: Seat) -> web.StreamResponse:
+    """Send the request to the worker and relay the answer to its end.
 
     Raises NotSent before anything was sent, WorkerDied when the worker broke off before its
-    answer began. Cancelling closes the connection to the worker, which cancels its work.
+    answer began. Cancelling closes the connection to the worker, which cancels its work. A client
+    that takes nothing for `stall_s` is cut off: it must not hold the seat.
     """
-    headers = _end_to_end(request.headers, drop=("host", "content-length", "expect"))
+    request, body = errand.request, errand.body
+    headers = _end_to_end(request.headers, drop=NOT_SENT_ON)
     if body.size:
         headers["Content-Length"] = str(body.size)
     try:
         upstream = await seat.process.session.request(
             request.method,
-            seat.process.url + path,
+            URL(seat.process.url + errand.path, encoded=True),
             headers=headers,
             data=body.chunks() if body.size else None,
             allow_redirects=False,
@@ -81,51 +108,90 @@ async def forward(
     except aiohttp.ClientConnectorError as error:
         await _see_it_gone(seat)
         raise NotSent(str(error)) from error
+    except aiohttp.ClientResponseError as error:
+        raise WorkerDied(f"the worker of {seat.model} answered nonsense: {error}") from error
     except (aiohttp.ClientError, OSError) as error:
         raise await _died(seat, "before it answered") from error
     async with upstream:
-        return await _relay(request, upstream, seat, sent)
+        if upstream.status == SWITCHING_PROTOCOLS:
+            raise WorkerDied(f"the worker of {seat.model} switched protocols unasked")
+        return await _Relay(errand, upstream, seat).run()
 
 
-async def _relay(
-    request: web.Request, upstream: aiohttp.ClientResponse, seat: Seat, sent: Sent
-) -> web.StreamResponse:
-    dropped = ("access-control-allow-origin", "date", "server")
-    response = web.StreamResponse(
-        status=upstream.status,
-        reason=upstream.reason,
-        headers=_end_to_end(upstream.headers, drop=dropped),
-    )
-    sent.status = upstream.status
-    is_events = upstream.content_type == "text/event-stream"
-    if is_events:
-        response.headers["X-Accel-Buffering"] = "no"
-    try:
-        await response.prepare(request)
-        async for chunk in upstream.content.iter_any():
-            sent.first_byte_at = sent.first_byte_at or time.monotonic()
-            sent.size += len(chunk)
-            await response.write(chunk)
-    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:
-        sent.is_cut = True
-        if not isinstance(error, aiohttp.ClientConnectionResetError):
-            await _cut(request, response, seat, is_events=is_events)
+@dataclass(slots=True)
+class _Relay:
+    """One answer on its way back."""
+
+    errand: Errand
+    upstream: aiohttp.ClientResponse
+    seat: Seat
+
+    async def run(self) -> web.StreamResponse:
+        response, sent = self._response(), self.errand.sent
+        sent.status = response.status
+        try:
+            await response.prepare(self.errand.request)
+            async for chunk in self.upstream.content.iter_any():
+                sent.first_byte_at = sent.first_byte_at or time.monotonic()
+                sent.size += len(chunk)
+                await self._write(response, chunk)
+            if not self._is_framed:
+                await self._see_it_alive()
+            await response.write_eof()
+        except aiohttp.ClientConnectionResetError:
+            sent.status = CLIENT_LEFT
+        except (TimeoutError, BrokenAnswer) as error:
+            self._cut(str(error) or f"the client took nothing for {self.errand.stall_s:g} s")
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+            died = await _died(self.seat, "in the middle of its answer")
+            if self._is_events:
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    await self._write(response, f"\n\ndata: {json.dumps(died.body)}\n\n".encode())
+            self._cut(died.message)
         return response
-    await response.write_eof()
-    return response
 
+    def _response(self) -> web.StreamResponse:
+        dropped = ("access-control-allow-origin", "date", "server")
+        headers = _end_to_end(self.upstream.headers, drop=dropped)
+        if self._is_events:
+            headers["X-Accel-Buffering"] = "no"
+        return web.StreamResponse(
+            status=self.upstream.status, reason=self.upstream.reason, headers=headers
+        )
 
-async def _cut(
-    request: web.Request, response: web.StreamResponse, seat: Seat, *, is_events: bool
-) -> None:
-    """End a broken answer so that it looks broken."""
-    died = await _died(seat, "in the middle of its answer")
-    log.warning("answer_cut", extra={"path": request.path, "why": died.message})
-    if is_events:
-        event = f"\n\ndata: {json.dumps(died.body)}\n\n"
-        await response.write(event.encode())
-    if request.transport is not None:
-        request.transport.abort()
+    @property
+    def _is_events(self) -> bool:
+        return self.upstream.content_type == "text/event-stream"
+
+    @property
+    def _is_framed(self) -> bool:
+        """Tell whether the answer itself says where it ends."""
+        headers = self.upstream.headers
+        return "Content-Length" in headers or "Transfer-Encoding" in headers
+
+    async def _write(self, response: web.StreamResponse, chunk: bytes) -> None:
+        async with asyncio.timeout(self.errand.stall_s):
+            await response.write(chunk)
+
+    async def _see_it_alive(self) -> None:
+        """Tell the end of an unframed answer from the death of its worker. Raises BrokenAnswer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(UNFRAMED_WAIT_S):
+                await self.seat.gone.wait()
+            raise BrokenAnswer("the worker went away at the end of its answer")
+
+    def _cut(self, why: str) -> None:
+        """End a broken answer so that it looks broken."""
+        request = self.errand.request
+        self.errand.sent.is_cut = True
+        log.warning("answer_cut", extra={"path": request.path, "why": why})
+        transport = request.transport
+        if transport is None:
+            return
+        if request.version < HttpVersion11:  # it ends with the connection: only RST tells
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
 
 
 async def _died(seat: Seat, when: str) -> WorkerDied:

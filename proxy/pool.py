@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from proxy.config import Config, ModelConfig
 from proxy.foreign import Foreign
 from proxy.logs import LogHub
 from proxy.process import Process
+from proxy.refusals import refused
 from proxy.scheduler import (
     Arrived,
     BecameReady,
@@ -36,7 +37,6 @@ from proxy.scheduler import (
     Phase,
     Prepare,
     Prepared,
-    Refusal,
     Refuse,
     Scheduler,
     ShutdownAsked,
@@ -51,6 +51,7 @@ from proxy.seat import Departure, Lease, Running, Seat, tell_swap
 
 log = logging.getLogger(__name__)
 
+RETRY_PINNED_S = 60.0
 ONE_SEAT = 1
 """The budget without memory accounting: unpinned models demand one seat each, pinned ones none."""
 
@@ -83,6 +84,7 @@ class Pool:
         self._departures: list[Departure] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._is_feeding = False
+        self._is_closing = asyncio.Event()
 
     def __repr__(self) -> str:
         return repr(self._scheduler).replace("Scheduler", "Pool", 1)
@@ -119,17 +121,23 @@ class Pool:
             del self._asked[ticket]
             self._feed(Left(ticket))
 
-    def preload(self, models: Iterable[str]) -> None:
-        """Load these models as soon as they fit, though nobody asked for them."""
-        for model in models:
-            self._tasks.create_task(self._preload(model))
+    def seat_pinned(self) -> None:
+        """Load the pinned models, though nobody has asked for them."""
+        for name, model in self._config.models.items():
+            if model.pin:
+                self._tasks.create_task(self._keep_seated(name))
 
-    async def _preload(self, model: str) -> None:
-        try:
-            async with self.lease(model):
-                pass
-        except errors.HotseatError as error:
-            log.warning("preload_failed", extra={"model": model, "why": error.message})
+    async def _keep_seated(self, model: str) -> None:
+        """Load the model, and try again as often as that fails, each time when it cools down."""
+        while not self._is_closing.is_set():
+            try:
+                async with self.lease(model):
+                    return
+            except errors.HotseatError as error:
+                pause_s = error.retry_after_s or RETRY_PINNED_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._is_closing.wait()
 
     async def unload(self, model: str | None) -> None:
         """Unload the model, or all; running requests have the model's grace to end.
@@ -145,11 +153,17 @@ class Pool:
 
     async def shut_down(self, drain_s: float) -> None:
         """Take no more requests, let running ones end within `drain_s`, end every worker."""
+        self._is_closing.set()
         self._feed(ShutdownAsked(self._loop.time() + drain_s))
         for seat in list(self._seats.values()):
             await seat.gone.wait()
         if self._alarm is not None:
             self._alarm.cancel()
+
+    def kill(self) -> None:
+        """End every process at once, whatever its grace; `shut_down` must still be called."""
+        for seat in self._seats.values():
+            seat.process.kill()
 
     def running(self) -> list[Running]:
         """List the workers that exist, sorted by model."""
@@ -160,7 +174,7 @@ class Pool:
             state = "stopping" if worker.is_leaving else words.get(worker.phase, "starting")
             uptime_s = now - seat.ready_at if seat.ready_at is not None else None
             idle_s = None if uptime_s is None or worker.leases else now - worker.idle_since
-            out.append(Running(seat.model, state, seat.process, uptime_s, idle_s))
+            out.append(Running(seat.model, state, seat.process, seat.facts, uptime_s, idle_s))
         return sorted(out, key=lambda running: running.model)
 
     # Events in, commands out
@@ -195,7 +209,9 @@ class Pool:
             case Refuse(ticket, why, retry_after_s):
                 asked = self._asked[ticket]
                 if not asked.granted.done():
-                    asked.granted.set_exception(self._error(why, asked.model, retry_after_s))
+                    failure = self._failures.get(ModelName(asked.model))
+                    error = refused(why, asked.model, failure, retry_after_s)
+                    asked.granted.set_exception(error)
             case WakeAt(when):
                 self._set_alarm(when)
             case _:
@@ -234,6 +250,7 @@ class Pool:
         finally:
             rise.cancel()
             stop.cancel()
+            await asyncio.wait({rise})  # a process that it is just starting is its to end
             seat.stop_began_at = seat.stop_began_at or self._loop.time()
             await seat.process.stop(self._grace_s(seat.model))
             self._bury(seat, rise)
@@ -247,6 +264,8 @@ class Pool:
         elif not seat.must_stop.is_set():
             words = seat.process.last_words()
             log.warning("worker_died", extra={"model": seat.model, "last_words": words})
+            if self._config.models[seat.model].pin:
+                self._tasks.create_task(self._keep_seated(seat.model))
         else:
             stop_s = now - (seat.stop_began_at or now)
             log.info("unloaded", extra={"model": seat.model, "stop_s": stop_s})
@@ -289,30 +308,6 @@ class Pool:
 
     def _grace_s(self, name: str) -> float:
         return self._config.grace_s(self._config.models[name])
-
-    def _error(self, why: Refusal, model: str, retry_after_s: float | None) -> errors.HotseatError:
-        failure = self._failures.get(ModelName(model))
-        told = failure.message if failure else "it did not start"
-        match why:
-            case Refusal.START_FAILED:
-                kind = type(failure) if failure else errors.StartFailed
-                reason = failure.reason if failure else "crashed"
-                return kind(f"{model}: {told}", reason=reason, retry_after_s=retry_after_s)
-            case Refusal.COOLING_DOWN:
-                again = f"its last start failed, no new try for {retry_after_s or 0:.1f} s: {told}"
-                return errors.CoolingDown(f"{model}: {again}", retry_after_s=retry_after_s)
-            case Refusal.QUEUE_FULL:
-                told = f"too many requests wait for {model} (queueLimit); ask again later"
-                return errors.QueueFull(told, retry_after_s=retry_after_s)
-            case Refusal.NEVER_FITS:
-                told = f"{model} needs more memory than there is beside the pinned models"
-                return errors.NeverFits(told)
-            case Refusal.SHUTTING_DOWN:
-                return errors.ShuttingDown("the server is shutting down", retry_after_s=5.0)
-            case Refusal.UNKNOWN_MODEL:
-                return errors.ModelNotFound(f"no such model: {model}", param="model")
-            case _:
-                assert_never(why)
 
 
 def scheduler_model(name: str, model: ModelConfig, config: Config) -> Model:

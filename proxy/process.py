@@ -29,6 +29,7 @@ ENVIRONMENT = {
 """Set for every worker unless the user's environment says otherwise."""
 
 TAIL_LINES = 40
+HEADER_BYTES = 64 << 10  # of one header line that a worker may answer with
 _TELLING = re.compile(r"error|fail|cannot|exception|no such|not found|memory|abort", re.IGNORECASE)
 
 
@@ -49,6 +50,9 @@ class Way(Protocol):
     async def load(self, process: Process) -> Mapping[str, Any]:
         """Load; returns the worker's facts once it serves. Raises StartFailed."""
 
+    def clean_up(self) -> None:
+        """Remove what is left when the process is gone."""
+
 
 class Process:
     """One worker process, or none yet; `stop` must be called in the end, whatever happened."""
@@ -58,7 +62,7 @@ class Process:
     ) -> None:
         self._model = model
         self._way = way
-        self._cwd = cwd
+        self.cwd = cwd
         self._on_line = on_line
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._session: aiohttp.ClientSession | None = None
@@ -106,6 +110,12 @@ class Process:
         finally:
             if self._session is not None:
                 await self._session.close()
+            self._way.clean_up()
+
+    def kill(self) -> None:
+        """End it at once; `stop` must still be called."""
+        if self.child is not None:
+            self.child.kill()
 
     async def spawn(self, argv: Sequence[str], *, status_flag: str | None = None) -> Child:
         """Start `argv` with the worker's environment in the config's folder."""
@@ -113,7 +123,7 @@ class Process:
             self.child = await spawn(
                 argv,
                 env=self.environment,
-                cwd=self._cwd,
+                cwd=self.cwd,
                 on_line=self._keep,
                 status_flag=status_flag,
             )
@@ -127,6 +137,9 @@ class Process:
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
             auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 

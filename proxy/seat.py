@@ -56,6 +56,7 @@ class Running:
     model: ModelName
     state: str  # starting, ready, stopping: llama-swap's words
     process: Process
+    facts: Mapping[str, Any]  # what the worker said of itself when it got ready
     uptime_s: float | None
     idle_s: float | None
 

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 async def serve_and_measure(config: Config) -> None:
-    async with app.serving(config, "127.0.0.1", 0) as server:
+    async with app.serving(config, app.listen("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.port}"
         async with aiohttp.ClientSession(url) as session:
             await measure(session, server.pool)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,12 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
 SIGN_OF_LIFE_S = 15.0
-GPU_FLAGS = {"": ("", ""), "cuda": ("-DGGML_CUDA=on", "-DSD_CUDA=ON")}
+PROJECT = ROOT / "pyproject.toml"
+GPU_FLAGS: dict[str, dict[str, str]] = {
+    "": {},
+    "cuda": {"llama": "-DGGML_CUDA=on", "sd": "-DSD_CUDA=ON"},
+    "vulkan": {"llama": "-DGGML_VULKAN=on", "sd": "-DSD_VULKAN=ON"},
+}
 
 
 @dataclass(frozen=True)
@@ -56,34 +62,41 @@ def pip(*what: str) -> tuple[str, ...]:
     return (str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *what)
 
 
+def engine(name: str, title: str, flags: str) -> Step:
+    """Make the step that compiles one engine: the default build comes from pip's cache if it can.
+
+    pip takes a wheel that it has, whatever flags it was built with; so other flags need force.
+    """
+    gpu = os.environ.get("HOTSEAT_GPU", "")
+    own = os.environ.get("CMAKE_ARGS", "")
+    extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
+    force = ["--force-reinstall", "--no-cache-dir"] if gpu or own else []
+    env = {
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 2),
+        "CMAKE_ARGS": f"{flags} {GPU_FLAGS[gpu].get(name, '')} {own}".strip(),
+    }
+    return Step(name, title, "2 to 5 min", pip(*force, *extras[name]), env=env)
+
+
 def steps(*, for_tests: bool) -> list[Step]:
     """List the steps in order."""
-    project = ROOT / "pyproject.toml"
-    llama_flags, sd_flags = GPU_FLAGS[os.environ.get("HOTSEAT_GPU", "")]
     hook = ROOT / "scripts" / "without_common.cmake"
-    build = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 2)}
-    own = os.environ.get("CMAKE_ARGS", "")
-    llama = {
-        **build,
-        "CMAKE_ARGS": f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={hook} {llama_flags} {own}",
-    }
-    sd = {**build, "CMAKE_ARGS": f"-DSD_WEBP=OFF -DSD_WEBM=OFF {sd_flags} {own}"}
-    edit = f"-e{ROOT}"
+    without_common = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={hook}"
+    edit, wanted = f"-e{ROOT}", (PROJECT,)
     listed = [
-        Step("proxy", "Hotseat itself", "20 s", pip(edit, "openai>=2"), (project,)),
-        Step("llama", "llama.cpp, compiled here", "2 to 5 min", pip(f"{edit}[llama]"), (), llama),
+        Step("proxy", "Hotseat itself", "20 s", pip(edit, "openai>=2"), wanted),
+        engine("llama", "llama.cpp, compiled here", without_common),
+        engine("sd", "stable-diffusion.cpp, compiled here", "-DSD_WEBP=OFF -DSD_WEBM=OFF"),
         Step(
-            "sd", "stable-diffusion.cpp, compiled here", "2 to 5 min", pip(f"{edit}[sd]"), (), sd
-        ),
-        Step(
-            "torch",
+            "florence2",
             "torch and transformers",
             "1 to 2 min",
             pip("torch==2.13.0", f"{edit}[florence2]"),
+            wanted,
         ),
     ]
     if for_tests:
-        listed.append(Step("dev", "what the tests need", "30 s", pip(f"{edit}[dev]"), (project,)))
+        listed.append(Step("dev", "what the tests need", "30 s", pip(f"{edit}[dev]"), wanted))
     return listed
 
 
@@ -91,6 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--for-tests", action="store_true", help="the test tools too")
     args = parser.parse_args()
+    if os.environ.get("HOTSEAT_GPU", "") not in GPU_FLAGS:
+        sys.exit(f"HOTSEAT_GPU is one of: {', '.join(filter(None, GPU_FLAGS))}; or not set: CPU")
     began = time.monotonic()
     make_venv()
     waiting = [step for step in steps(for_tests=args.for_tests) if not step.is_done]
@@ -111,6 +126,7 @@ def make_venv() -> None:
         sys.exit("No C++ compiler: apt install build-essential, then run this again.")
     made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=False)
     if made.returncode:
+        shutil.rmtree(VENV, ignore_errors=True)  # half a venv would pass for a whole one
         sys.exit("No venv: apt install python3-venv, then run this again.")
 
 

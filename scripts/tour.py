@@ -60,7 +60,7 @@ def served(port: int) -> Iterator[subprocess.Popen[str]]:
     threading.Thread(target=show, args=(proxy, serves), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        serves.wait()
+        wait_for(serves)
         if proxy.poll() is not None:
             sys.exit(proxy.returncode)
         yield proxy
@@ -69,6 +69,13 @@ def served(port: int) -> Iterator[subprocess.Popen[str]]:
     finally:
         proxy.terminate()
         proxy.wait()
+
+
+def wait_for(serves: threading.Event) -> None:
+    try:
+        serves.wait()
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def show(proxy: subprocess.Popen[str], serves: threading.Event) -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import ctypes
 import json
+import logging
 import os
 import select
 import signal
@@ -21,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workers import wire
 
+log = logging.getLogger(__name__)
+
 Reason = Literal[
     "bad_options", "bad_file", "not_installed", "out_of_memory", "engine_error", "crashed"
 ]
@@ -28,6 +31,7 @@ Progress = Callable[[float], None]
 """Takes the part that is loaded, 0 to 1; callable from any thread, as often as one likes."""
 
 PROGRESS_EVERY_S = 0.05
+BACKLOG = 4096  # connections that may come while the loop is busy; the kernel's own bound
 PR_SET_NAME = 15  # linux/prctl.h
 
 
@@ -159,7 +163,7 @@ class Shell(Generic[OptionsT]):
             self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=0
         )
         await runner.setup()
-        await web.UnixSite(runner, self._socket).start()
+        await web.UnixSite(runner, self._socket, backlog=BACKLOG).start()
         lines = await _open_lines(lifeline_fd)
         async with asyncio.TaskGroup() as tasks:
             life = tasks.create_task(self._live(lines))
@@ -203,6 +207,11 @@ class Shell(Generic[OptionsT]):
             facts = await _start_thread(lambda: self._worker.load(options, self._status.progress))
         except MemoryError as error:
             raise LoadFailed("out_of_memory", "the host has no memory left") from error
+        except LoadFailed:
+            raise
+        except Exception as error:  # an engine may raise anything; it must be told
+            log.exception("load_failed")
+            raise LoadFailed("engine_error", f"{type(error).__name__}: {error}") from error
         face = wire.application()
         face.add_routes(self._worker.routes())
         face.freeze()

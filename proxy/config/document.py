@@ -37,6 +37,12 @@ for _tag, _pattern, _first in (
     )
 
 
+TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake, where it is and what to do."""
@@ -68,38 +74,61 @@ class Document:
 def read_document(text: str) -> Document:
     """Parse; what is wrong with the YAML itself is in `problems`."""
     document = Document()
-    loader = StrictLoader(text)
     try:
+        loader = StrictLoader(text)
         node = loader.get_single_node()
         if node is not None:
-            for where, line, is_duplicate in _walk(node, (), set()):
-                if is_duplicate:
-                    told = f"is given twice; the first is in line {document.lines[where]}"
-                    document.problems.append(Problem(where, told, line))
-                document.lines.setdefault(where, line)
+            for entry in _walk(node, (), ()):
+                _note(document, entry)
+        if node is not None and not document.problems:
             document.data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         told = f"not valid YAML: {error.problem}"
         document.problems.append(Problem((), told, mark.line + 1 if mark else None))
-    finally:
-        loader.dispose()
+    except yaml.YAMLError as error:
+        document.problems.append(Problem((), f"not valid YAML: {error}"))
     return document
 
 
-def _walk(node: yaml.Node, where: Where, seen: set[int]) -> Iterator[tuple[Where, int, bool]]:
-    """Yield every path with its line, and whether its key stood there before."""
-    if id(node) in seen:
-        return  # an alias: its anchor was walked
-    seen.add(id(node))
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A key or an item, and what is wrong with it."""
+
+    where: Where
+    line: int
+    is_double: bool = False
+    mistake: str | None = None
+
+
+def _note(document: Document, entry: _Entry) -> None:
+    mistake = entry.mistake
+    if entry.is_double:
+        mistake = f"is given twice; the first is in line {document.lines[entry.where]}"
+    if mistake is not None:
+        document.problems.append(Problem(entry.where, mistake, entry.line))
+    document.lines.setdefault(entry.where, entry.line)
+
+
+def _walk(node: yaml.Node, where: Where, above: tuple[yaml.Node, ...]) -> Iterator[_Entry]:
+    """Yield every path with its line and its mistake, if any."""
+    line = node.start_mark.line + 1
+    if any(node is one for one in above):
+        yield _Entry(where, line, mistake="refers to itself")
+        return
+    if node.tag not in TAGS:
+        yield _Entry(where, line, mistake=f"has a tag that means nothing here: {node.tag}")
+        return
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
             name = str(key.value)
-            yield (*where, name), key.start_mark.line + 1, name in keys and name != "<<"
+            inner = (*where, name)
+            yield _Entry(inner, key.start_mark.line + 1, name in keys and name != "<<")
             keys.add(name)
-            yield from _walk(value, (*where, name), seen)
+            yield from _walk(value, inner, (*above, node))
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield (*where, str(index)), item.start_mark.line + 1, False
-            yield from _walk(item, (*where, str(index)), seen)
+            inner = (*where, str(index))
+            yield _Entry(inner, item.start_mark.line + 1)
+            yield from _walk(item, inner, (*above, node))

@@ -150,6 +150,7 @@ class Config(Section):
     global_ttl: Annotated[NonNegativeFloat, Field(alias="globalTTL")] = 0.0
     patience: NonNegativeFloat = 5.0
     shutdown_timeout: PositiveFloat = 10.0
+    stall_timeout: PositiveFloat = 60.0
     max_body_bytes: PositiveInt = 256 << 20
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     _folder: Path = PrivateAttr(Path())

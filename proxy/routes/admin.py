@@ -27,6 +27,7 @@ async def running(request: web.Request) -> web.Response:
                 "description": model.description,
                 "pid": worker.process.pid,
                 "progress": worker.process.progress,
+                "facts": dict(worker.facts),
                 "uptime_s": worker.uptime_s,
                 "idle_s": worker.idle_s,
             }

@@ -6,21 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from aiohttp import web
 
-from proxy.body import Body, Peek, read_blindly, read_body
+from proxy.body import Peek, read_blindly, read_body
 from proxy.config import Config, ModelConfig
 from proxy.errors import BadRequest, HotseatError, ModelNotFound, WorkerDied
-from proxy.forward import NotSent, Sent, forward
+from proxy.forward import CLIENT_LEFT, Errand, NotSent, forward
 from proxy.routes.keys import CONFIG, POOL
-from proxy.seat import Lease
 
 log = logging.getLogger(__name__)
 
-CLIENT_LEFT = 499  # nginx's word for it; only the log says it
 
 NEEDS: Mapping[str, str] = {
     "/chat/completions": "chat",
@@ -37,25 +34,31 @@ NEEDS: Mapping[str, str] = {
 async def dispatch(request: web.Request) -> web.StreamResponse:
     """Serve an OpenAI-shaped POST by the model that its body names."""
     config = request.app[CONFIG]
-    with await read_body(request, config.max_body_bytes) as body:
+    with await read_body(request, config.max_body_bytes, config.stall_timeout) as body:
         model_id = find_model(config, body.peek.model)
         refuse_what_it_cannot(config, model_id, request.path, body.peek)
-        return await serve(Errand(request, model_id, request.raw_path, body))
+        return await serve(Errand(request, model_id, target(request), body, config.stall_timeout))
 
 
 async def upstream(request: web.Request) -> web.StreamResponse:
     """Serve any request by the model that its path names; the rest of the path goes on as is."""
     config = request.app[CONFIG]
-    raw_path, _, query = request.raw_path.partition("?")
+    raw_path, _, query = target(request).partition("?")
     segments = raw_path.removeprefix("/upstream/").split("/")
     model_id, rest = _longest_model(config, segments)
     tail = f"?{query}" if query else ""
     if not rest:
         kind = web.HTTPMovedPermanently if request.method == "GET" else web.HTTPPermanentRedirect
         raise kind(f"{raw_path}/{tail}")
-    with await read_blindly(request, config.max_body_bytes) as body:
+    with await read_blindly(request, config.max_body_bytes, config.stall_timeout) as body:
         path = "/" + "/".join(rest[1:]) + tail
-        return await serve(Errand(request, model_id, path, body))
+        return await serve(Errand(request, model_id, path, body, config.stall_timeout))
+
+
+def target(request: web.Request) -> str:
+    """Give path and query as they came; of an absolute target (RFC 9112 §3.2.2) that part."""
+    raw = request.raw_path
+    return raw if raw.startswith("/") else request.rel_url.raw_path_qs
 
 
 def _longest_model(config: Config, segments: list[str]) -> tuple[str, list[str]]:
@@ -82,7 +85,7 @@ def find_model(config: Config, name: str | None) -> str:
 
 
 def no_such_model(config: Config, name: str) -> ModelNotFound:
-    near = config.near(name) or list(config.models)
+    near = config.near(name[:100]) or list(config.models)
     told = f"no model is named {name[:100]!r}; there is: {', '.join(near)} (GET /v1/models)"
     return ModelNotFound(told, param="model")
 
@@ -104,18 +107,6 @@ def _cannot(config: Config, model_id: str, model: ModelConfig, need: str, code: 
     instead = f"ask one of: {', '.join(able)}" if able else "no model here can"
     told = f"{model_id} is for {', '.join(model.words or ())}, not for {need}; {instead}"
     return BadRequest(told, param="model", code=code)
-
-
-@dataclass(slots=True)
-class Errand:
-    """One request on its way to a model's worker, and what came of it so far."""
-
-    request: web.Request
-    model_id: str
-    path: str  # at the worker, with its query
-    body: Body
-    sent: Sent = field(default_factory=Sent)
-    leases: list[Lease] = field(default_factory=list)
 
 
 async def serve(errand: Errand) -> web.StreamResponse:
@@ -150,7 +141,7 @@ async def _attempt_twice(errand: Errand) -> web.StreamResponse:
 async def _attempt(errand: Errand) -> web.StreamResponse:
     async with errand.request.app[POOL].lease(errand.model_id) as lease:
         errand.leases.append(lease)
-        return await forward(errand.request, lease.seat, errand.path, errand.body, errand.sent)
+        return await forward(errand, lease.seat)
 
 
 def _tell(errand: Errand, total_s: float, began: float) -> None:

@@ -34,7 +34,7 @@ async def tell_model(request: web.Request) -> web.Response:
 
 
 def _loaded(request: web.Request) -> set[str]:
-    return {running.model for running in request.app[POOL].running()}
+    return {worker.model for worker in request.app[POOL].running() if worker.state == "ready"}
 
 
 def describe(

@@ -24,6 +24,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except HotseatError as error:
+        log.info("refused", extra={"path": request.path, "code": error.code, "why": error.message})
         return render(error)
     except web.HTTPNotFound:
         return render(NotFound(f"no such path: {request.method} {request.path}"))

@@ -139,7 +139,7 @@ async def served(config: str, folder: Path) -> AsyncIterator[Hotseat]:
     path = folder / "swap.yaml"
     path.write_text(config)
     loaded, _ = load_config(path)
-    async with app.serving(loaded, "127.0.0.1", 0) as server:
+    async with app.serving(loaded, app.listen("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.port}"
         async with aiohttp.ClientSession(url) as session:
             hotseat = Hotseat(url, session, server.pool)

@@ -116,7 +116,7 @@ async def test_not_ready_until_the_pinned_models_are(
 
         assert (ready.status, ready.body["waiting_for"]) == (503, ["small"])
         assert (health.status, health.body) == (200, "OK")
-        assert listing.body["data"][0]["status"] == {"value": "loaded"}
+        assert listing.body["data"][0]["status"] == {"value": "unloaded"}
         assert (await hotseat.get("/ready")).status == 200
 
 
