@@ -105,11 +105,11 @@ def _decode(
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB: alpha over white, 16-bit grey scaled and not clipped."""
+    if image.mode.startswith("I"):
+        return image.convert("F").point(lambda value: value / 257).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if image.mode.startswith("I"):
-        return image.convert("F").point(lambda value: value / 257).convert("L").convert("RGB")
     return image.convert("RGB")
 
 
