@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import json
 import logging
 import os
-import select
 import signal
 import sys
 import threading
@@ -20,7 +18,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from workers import wire
+from workers import lifeline, wire
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +30,6 @@ Progress = Callable[[float], None]
 
 PROGRESS_EVERY_S = 0.05
 BACKLOG = 4096  # connections that may come while the loop is busy; the kernel's own bound
-PR_SET_NAME = 15  # linux/prctl.h
 
 
 class Options(BaseModel):
@@ -97,12 +94,12 @@ def run(worker: Worker[Any]) -> NoReturn:
         _check_lines(worker)
     if args.socket is None or args.status_fd is None:
         parser.error("--socket and --status-fd are needed (the proxy gives them), or --check")
-    lifeline = _take_stdin()
-    _watch(lifeline)
+    stdin = lifeline.take()
+    lifeline.watch(stdin)
     shell = Shell(worker, args.socket, StatusPipe(args.status_fd))
-    status = asyncio.run(shell.serve(lifeline))
+    status = asyncio.run(shell.serve(stdin))
     if status == 0:  # stdin has ended
-        _die()
+        lifeline.die()
     # os._exit, not sys.exit: an engine's threads must not meet a half torn down interpreter
     os._exit(status)
 
@@ -134,7 +131,7 @@ class StatusPipe:
         try:
             os.write(self._fd, line.encode())
         except BrokenPipeError:
-            _die()
+            lifeline.die()
 
     def progress(self, part: float) -> None:
         now = time.monotonic()
@@ -154,7 +151,7 @@ class Shell(Generic[OptionsT]):
         self._face: web.Application | None = None
         self._stop = asyncio.Event()
 
-    async def serve(self, lifeline_fd: int) -> int:
+    async def serve(self, stdin_fd: int) -> int:
         """Serve until SIGTERM or until stdin ends. Returns the exit status."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -164,7 +161,7 @@ class Shell(Generic[OptionsT]):
         )
         await runner.setup()
         await web.UnixSite(runner, self._socket, backlog=BACKLOG).start()
-        lines = await _open_lines(lifeline_fd)
+        lines = await _open_lines(stdin_fd)
         async with asyncio.TaskGroup() as tasks:
             life = tasks.create_task(self._live(lines))
             stopped = tasks.create_task(self._stop.wait())
@@ -200,7 +197,7 @@ class Shell(Generic[OptionsT]):
             raise LoadFailed("not_installed", f"{error}; see the README, Install") from error
         self._status.say("imported")
         await _next_line(lines)
-        _name_process()
+        lifeline.name_process()
         self._state = {"status": "loading"}
         self._status.progress(0.0)
         try:
@@ -270,41 +267,8 @@ async def _open_lines(fd: int) -> asyncio.StreamReader:
 async def _next_line(lines: asyncio.StreamReader) -> bytes:
     line = await lines.readline()
     if not line.endswith(b"\n"):
-        _die()
+        lifeline.die()
     return line
-
-
-def _name_process() -> None:
-    """Show in the process table (`ps -o comm`) who holds device memory, or may hold some."""
-    spec = sys.modules["__main__"].__spec__  # of `python -m workers.NAME`
-    name = f"hotseat-{spec.name.split('.')[1]}" if spec else "hotseat-worker"
-    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
-
-
-def _take_stdin() -> int:
-    """Keep stdin for the lifeline; a library that reads descriptor 0 finds it empty."""
-    lifeline = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    return lifeline
-
-
-def _watch(lifeline: int) -> None:
-    """End this process and its group when the proxy is gone, even while the loop is busy.
-
-    A thread of its own, as engines release the GIL and event loops do not always turn. Not
-    PR_SET_PDEATHSIG: it would end this process before it could end what it has started.
-    """
-    poll = select.poll()
-    poll.register(lifeline, 0)  # POLLHUP is told unasked
-    threading.Thread(target=lambda: (poll.poll(), _die()), daemon=True, name="lifeline").start()
-
-
-def _die() -> NoReturn:
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(0)
 
 
 def _check_lines(worker: Worker[Any]) -> NoReturn:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -46,16 +44,6 @@ class Shown:
             edge * side
             for edge, side in zip(CORNERS[self.corner], (width, height) * 2, strict=True)
         ]
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **how: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **how)
-    return file.getvalue()
-
-
-def data_uri(raw: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(raw).decode()
 
 
 def png_header(width: int, height: int) -> bytes:

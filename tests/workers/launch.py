@@ -61,6 +61,13 @@ class Launched:
         self.clients.append(client)
         return client
 
+    async def post(self, path: str, body: Mapping[str, Any], status: int = 200) -> Any:
+        """Send a JSON body; gives the JSON answer, which must have that status."""
+        async with self.session.post(path, json=dict(body)) as answer:
+            told = await answer.json()
+            assert answer.status == status, told
+            return told
+
 
 @contextlib.asynccontextmanager
 async def spawned(

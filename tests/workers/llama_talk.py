@@ -24,14 +24,8 @@ async def chat(worker: launch.Launched, text: str = FRANCE, **more: Any) -> Any:
 
 async def refused(worker: launch.Launched, path: str, **body: Any) -> Any:
     """Send a body that must be refused as the client's mistake. Returns the error."""
-    async with worker.session.post(path, json=body) as answer:
-        told = await answer.json()
-        assert answer.status == 400, told
-        return told["error"]
+    return (await worker.post(path, body, status=400))["error"]
 
 
-async def sent(worker: launch.Launched, path: str, **body: Any) -> Any:
-    async with worker.session.post(path, json=body) as answer:
-        told = await answer.json()
-        assert answer.status == 200, told
-        return told
+async def sent(worker: launch.Launched, path: str, status: int = 200, **body: Any) -> Any:
+    return await worker.post(path, body, status)

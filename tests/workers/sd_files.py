@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 import struct
@@ -56,16 +54,6 @@ def lora_shapes(
 ) -> dict[str, tuple[int, int]]:
     """Name the two halves of a LoRA for one layer."""
     return {f"{module}.lora_A.weight": (rank, inputs), f"{module}.lora_B.weight": (outputs, rank)}
-
-
-def png(image: Image.Image, kind: str = "PNG") -> bytes:
-    to = io.BytesIO()
-    image.save(to, kind)
-    return to.getvalue()
-
-
-def data_uri(image: Image.Image) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 def scene(size: tuple[int, int] = (SIDE_PX, SIDE_PX), colour: str = "red") -> Image.Image:

@@ -19,7 +19,8 @@ from PIL import Image
 
 from tests.workers import florence2_pictures as shown
 from tests.workers import launch
-from tests.workers.florence2_pictures import Shown, data_uri, encoded
+from tests.workers.drawn import data_uri, encoded
+from tests.workers.florence2_pictures import Shown
 
 pytestmark = [
     pytest.mark.engine,
@@ -296,10 +297,9 @@ async def test_bad_descriptions_are_refused(
     worker: launch.Launched, body: dict[str, Any], code: str
 ) -> None:
     """Each mistake has its code, and the message says what would be right."""
-    async with worker.session.post("/v1/images/descriptions", json=body) as answer:
-        error = (await answer.json())["error"]
+    error = (await worker.post("/v1/images/descriptions", body, status=400))["error"]
 
-    assert (answer.status, error["code"]) == (400, code)
+    assert error["code"] == code
     if code == "unknown_task":
         assert "caption, detailed_caption, ocr, objects, tags" in error["message"]
 

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.workers import launch
-from tests.workers.llama_talk import (
-    COW,
-    FRANCE,
-    MOO,
-    N_CTX,
-    OPTIONS,
-    PARIS,
-    ask,
-    chat,
-    sent,
-)
+from tests.workers.llama_talk import COW, FRANCE, MOO, N_CTX, PARIS, ask, chat, sent
 
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.timeout(60),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def worker(models: Path) -> AsyncIterator[launch.Launched]:
-    options = OPTIONS | {"model": str(models / "chat.gguf")}
-    async with launch.launched("llama", options) as ready:
-        yield ready
 
 
 async def test_facts_tell_the_model(worker: launch.Launched) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import pytest_asyncio
 
 from tests.workers import launch
 from tests.workers.llama_talk import (
@@ -29,13 +27,6 @@ pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def worker(models: Path) -> AsyncIterator[launch.Launched]:
-    options = OPTIONS | {"model": str(models / "chat.gguf")}
-    async with launch.launched("llama", options) as ready:
-        yield ready
 
 
 async def test_completions_of_every_kind_of_prompt(worker: launch.Launched) -> None:

@@ -11,9 +11,6 @@ from tests.workers import launch
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
 
-PAGE = b"<!DOCTYPE html><html><body>404</body></html>"
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-
 
 @pytest.fixture
 def chat_bytes(models: Path) -> bytes:
@@ -24,21 +21,6 @@ async def problem(options: dict[str, Any]) -> dict[str, str]:
     """Give the one problem of these options."""
     [[found]] = await launch.check("llama", [options])
     return found
-
-
-@pytest.mark.parametrize(
-    ("raw", "says"),
-    [(b"", "empty"), (PAGE, "web page"), (POINTER, "git lfs pull"), (b"hello" * 9, "not a GGUF")],
-    ids=["empty", "html", "lfs", "text"],
-)
-async def test_impostors_are_named(tmp_path: Path, raw: bytes, says: str) -> None:
-    """What is often saved under a model's name is told for what it is."""
-    (tmp_path / "model.gguf").write_bytes(raw)
-
-    found = await problem({"model": str(tmp_path / "model.gguf")})
-
-    assert found["option"] == "model"
-    assert says in found["message"]
 
 
 @pytest.mark.parametrize("part", [20, 0.02, 0.5, -1])

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.workers import launch
-from tests.workers.llama_talk import (
-    OPTIONS,
-    PARIS,
-    chat,
-    sent,
-)
+from tests.workers.llama_talk import PARIS, chat, sent
 from workers.llama import grammar
 
 pytestmark = [
@@ -50,13 +42,6 @@ SCHEMA = {
     "required": ["colour", "note", "sizes", "round"],
     "additionalProperties": False,
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def worker(models: Path) -> AsyncIterator[launch.Launched]:
-    options = OPTIONS | {"model": str(models / "chat.gguf")}
-    async with launch.launched("llama", options) as ready:
-        yield ready
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -46,8 +46,7 @@ async def test_leaving_a_stream_stops_it(endless: launch.Launched) -> None:
     stream = await begun(endless)
 
     stream.close()
-    async with endless.session.post("/v1/chat/completions", json=body(max_tokens=3)) as answer:
-        told = await answer.json()
+    told = await endless.post("/v1/chat/completions", body(max_tokens=3))
 
     assert told["usage"]["completion_tokens"] == 3
     assert (await counts(endless))["cancelled"] == 1
@@ -58,8 +57,7 @@ async def test_leaving_takes_what_waits_along(endless: launch.Launched) -> None:
     stream = await begun(endless, n=2)
 
     stream.close()
-    async with endless.session.post("/v1/chat/completions", json=body(max_tokens=3)) as answer:
-        assert answer.status == 200
+    await endless.post("/v1/chat/completions", body(max_tokens=3))
 
     final = await counts(endless)
     assert (final["cancelled"], final["busy"], final["waiting"]) == (2, 0, 0)
@@ -71,8 +69,7 @@ async def test_leaving_an_answer_that_is_not_streamed_stops_it(endless: launch.L
 
     with pytest.raises(TimeoutError):
         await endless.session.post("/v1/chat/completions", json=body(), timeout=patience)
-    async with endless.session.post("/v1/chat/completions", json=body(max_tokens=3)) as answer:
-        assert answer.status == 200
+    await endless.post("/v1/chat/completions", body(max_tokens=3))
 
     assert (await counts(endless))["cancelled"] == 1
 

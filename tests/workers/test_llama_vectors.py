@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.workers import launch
+from tests.workers.llama_talk import sent
 
 pytestmark = [
     pytest.mark.engine,
@@ -34,13 +35,6 @@ async def ranker(models: Path) -> AsyncIterator[launch.Launched]:
     options = {"model": str(models / "rerank.gguf"), "embedding": True, "n_threads": 1}
     async with launch.launched("llama", options) as ready:
         yield ready
-
-
-async def sent(worker: launch.Launched, path: str, status: int = 200, **body: Any) -> Any:
-    async with worker.session.post(path, json=body) as answer:
-        told = await answer.json()
-        assert answer.status == status, told
-        return told
 
 
 async def embedded(worker: launch.Launched, given: Any, **more: Any) -> np.ndarray:

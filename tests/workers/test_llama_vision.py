@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest_asyncio
 from PIL import Image, ImageDraw
 
 from tests.workers import launch
+from tests.workers.drawn import data_uri, encoded
 
 pytestmark = [
     pytest.mark.engine,
@@ -44,9 +43,7 @@ def picture(colour: str, side: int = 64, form: str = "PNG") -> str:
     image = Image.new("RGB", (side, side), "white")
     margin = side * 0.225
     ImageDraw.Draw(image).ellipse((margin, margin, side - margin, side - margin), COLOURS[colour])
-    packed = io.BytesIO()
-    image.save(packed, form)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(packed.getvalue()).decode()}"
+    return data_uri(encoded(image, form), form.lower())
 
 
 def shown(url: Any, text: str = QUESTION) -> dict[str, Any]:
@@ -58,10 +55,7 @@ def shown(url: Any, text: str = QUESTION) -> dict[str, Any]:
 
 async def told(worker: launch.Launched, *messages: Any, status: int = 200) -> Any:
     body = {"messages": messages, "temperature": 0, "max_tokens": 24}
-    async with worker.session.post("/v1/chat/completions", json=body) as answer:
-        said = await answer.json()
-        assert answer.status == status, said
-        return said
+    return await worker.post("/v1/chat/completions", body, status)
 
 
 def words(said: Any) -> str:
@@ -150,9 +144,7 @@ async def test_bad_pictures_are_refused(worker: launch.Launched, url: str, code:
 async def test_strange_shapes_are_survived(worker: launch.Launched) -> None:
     """A picture of one pixel, and one that is all width, are answered."""
     for size in ((1, 1), (3000, 1), (1, 3000)):
-        packed = io.BytesIO()
-        Image.new("RGB", size, "red").save(packed, "PNG")
-        url = f"data:image/png;base64,{base64.b64encode(packed.getvalue()).decode()}"
+        url = data_uri(encoded(Image.new("RGB", size, "red")))
         assert (await told(worker, shown(url)))["usage"]["completion_tokens"] > 0
 
 

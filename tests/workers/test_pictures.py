@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 
 import pytest
 from PIL import Image
 
+from tests.workers.drawn import encoded
 from workers import pictures, wire
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **more: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **more)
-    return out.getvalue()
 
 
 @pytest.mark.parametrize(

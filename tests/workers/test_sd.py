@@ -16,6 +16,7 @@ import pytest_asyncio
 from PIL import Image
 
 from tests.workers import sd_files
+from tests.workers.drawn import data_uri, encoded
 from tests.workers.launch import Launched, launched
 from tests.workers.sd_files import SIDE_PX, difference, scene
 
@@ -46,9 +47,7 @@ async def ask(
 ) -> dict[str, Any]:
     """Ask for pictures by JSON; gives the whole answer."""
     body = {"prompt": "a red circle", "seed": 7} | body
-    async with worker.session.post(path, json=body) as answer:
-        assert answer.status == 200, await answer.text()
-        return await answer.json()
+    return await worker.post(path, body)
 
 
 def image_of(answer: dict[str, Any], number: int = 0) -> Image.Image:
@@ -62,10 +61,7 @@ def first(answer: dict[str, Any]) -> str:
 async def refused(worker: Launched, path: str = "/v1/images/generations", **body: Any) -> dict:
     """Ask for what is refused; gives the error."""
     body = {"prompt": "a red circle"} | body
-    async with worker.session.post(path, json=body) as answer:
-        told = await answer.json()
-        assert answer.status == 400, told
-        return told["error"]
+    return (await worker.post(path, body, status=400))["error"]
 
 
 async def test_openai_client_gets_a_png_of_the_asked_size(worker: Launched) -> None:
@@ -210,7 +206,7 @@ async def test_a_json_image_is_an_edit(worker: Launched) -> None:
     """An `image` in a generations request is a reference, and the answer has its size."""
     image = scene((70, 50))
     plain = await ask(worker, size="64x48")
-    edited = await ask(worker, image=sd_files.data_uri(image))
+    edited = await ask(worker, image=data_uri(encoded(image)))
 
     assert image_of(edited).size == (70, 50)
     assert first(plain) != first(edited)
@@ -222,7 +218,7 @@ async def test_references_change_the_picture(worker: Launched) -> None:
     answers = [
         await client.images.edit(
             model="x",
-            image=("a.png", sd_files.png(scene(colour=colour)), "image/png"),
+            image=("a.png", encoded(scene(colour=colour)), "image/png"),
             prompt="make it green",
             extra_body={"seed": "5", "steps": "2"},
         )
@@ -234,7 +230,7 @@ async def test_references_change_the_picture(worker: Launched) -> None:
 
 async def test_several_references(worker: Launched) -> None:
     """The SDK sends a list as repeated `image[]`, and all of them are looked at."""
-    one, two = sd_files.png(scene()), sd_files.png(scene(colour="blue"))
+    one, two = encoded(scene()), encoded(scene(colour="blue"))
     client = worker.openai()
     alone, both = [
         await client.images.edit(model="x", image=images, prompt="a", extra_body={"seed": "5"})
@@ -250,7 +246,7 @@ async def test_strength_says_how_much_is_painted_anew(worker: Launched) -> None:
     near, far = [
         image_of(
             await ask(
-                worker, "/v1/images/edits", image=sd_files.data_uri(image), strength=s, steps=8
+                worker, "/v1/images/edits", image=data_uri(encoded(image)), strength=s, steps=8
             )
         )
         for s in (0.05, 1.0)
@@ -267,8 +263,8 @@ async def test_a_transparent_mask_is_painted_anew(worker: Launched) -> None:
     mask.paste((0, 0, 0, 0), left_half)
     answer = await worker.openai().images.edit(
         model="x",
-        image=("a.png", sd_files.png(image), "image/png"),
-        mask=("m.png", sd_files.png(mask), "image/png"),
+        image=("a.png", encoded(image), "image/png"),
+        mask=("m.png", encoded(mask), "image/png"),
         prompt="a red circle",
         extra_body={"seed": "5"},
     )
@@ -283,7 +279,7 @@ async def test_a_transparent_mask_is_painted_anew(worker: Launched) -> None:
 async def test_pictures_of_any_mode(worker: Launched, mode: str) -> None:
     """Grey, palette, CMYK and 16-bit pictures are edited like any other."""
     image = scene().convert("L").convert(mode) if mode != "P" else scene().quantize()
-    raw = sd_files.png(image, "TIFF" if mode == "CMYK" else "PNG")
+    raw = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
     form = aiohttp.FormData({"prompt": "a red circle"})
     form.add_field("image", raw, filename="a", content_type="image/png")
     async with worker.session.post("/images/edits", data=form) as answer:
@@ -354,7 +350,7 @@ async def test_a_lora_of_another_model_is_refused(worker: Launched) -> None:
         ("stream", True),
         ("image", "https://example.com/a.png"),
         ("image", "data:image/png;base64,AAAA"),
-        ("image", sd_files.data_uri(Image.new("RGB", (1000, 10)))),
+        ("image", data_uri(encoded(Image.new("RGB", (1000, 10))))),
     ],
 )
 async def test_bad_parameters_are_400(worker: Launched, param: str, value: object) -> None:
@@ -405,7 +401,7 @@ async def test_an_edit_needs_an_image(worker: Launched) -> None:
 
 async def test_a_mask_needs_an_image(worker: Launched) -> None:
     """A mask alone is refused rather than ignored."""
-    error = await refused(worker, mask=sd_files.data_uri(scene()))
+    error = await refused(worker, mask=data_uri(encoded(scene())))
 
     assert error["param"] == "image"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import struct
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,8 @@ import pytest
 from tests.workers import sd_files
 from tests.workers.launch import StartFailed, check, launched
 from workers import wire
-from workers.sd import checks, families, headers, loras
+from workers.files import Header
+from workers.sd import checks, families, loras
 from workers.sd.options import SdOptions
 
 FLUX2 = {
@@ -46,73 +45,6 @@ async def test_check_answers_each_line(models: Path, tmp_path: Path) -> None:
     assert found[0] == []
     assert "no such file" in found[1][0]["message"]
     assert found[2][0]["option"] == "modell"
-
-
-async def test_check_imports_no_engine() -> None:
-    """`--check` is quick: neither the engine nor Pillow is imported for it."""
-    code = "import sys, workers.sd.__main__; sys.exit(bool({'PIL', 'numpy'} & set(sys.modules)))"
-
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
-
-    assert await process.wait() == 0
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b"", "is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-        (b"<!doctype html><html></html>", "web page"),
-        (b"PK\x03\x04" + b"\0" * 64, "convert it to safetensors"),
-        (b"just some text that is no model at all", "neither safetensors nor GGUF"),
-        (struct.pack("<Q", 1 << 40) + b"{}", "cut short or damaged"),
-        (b"GGUF" + struct.pack("<I", 3) + b"\xff" * 16, "cut short or damaged"),
-        (b"GGUF", "cut short or damaged"),
-    ],
-)
-def test_a_file_that_is_no_model_is_named(
-    models: Path, tmp_path: Path, content: bytes, told: str
-) -> None:
-    """What is often saved under a model's name is recognised, with what to do about it."""
-    file = tmp_path / "vae.safetensors"
-    file.write_bytes(content)
-
-    found = problems(**sd_files.options(models, taesd=str(file)))
-
-    assert told in found["taesd"]
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        {"shape": [1]},
-        {"dtype": "F16", "shape": [1]},
-        {"dtype": "F16", "shape": [-1], "data_offsets": [0, 2]},
-        {"dtype": "F16", "shape": [4], "data_offsets": [0, 2]},
-        {"dtype": "F16", "shape": [1 << 40], "data_offsets": [0, 1 << 41]},
-        {"dtype": "Q9", "shape": [1], "data_offsets": [0, 2]},
-        {"dtype": "F16", "shape": "x", "data_offsets": [0, 2]},
-        [1],
-    ],
-)
-def test_a_damaged_header_is_refused(tmp_path: Path, entry: object) -> None:
-    """A header that would end the engine's process is told as a bad file."""
-    file = sd_files.write_header(tmp_path / "x.safetensors", {"a": entry}, b"\0\0")
-
-    with pytest.raises(headers.BadFile, match="damaged"):
-        headers.read(file)
-
-
-@pytest.mark.parametrize("name", ["diffusion.safetensors", "llm.gguf", "taesd.safetensors"])
-@pytest.mark.parametrize("part", [0.9, 0.5, 0.001])
-def test_half_a_download_is_refused(models: Path, tmp_path: Path, name: str, part: float) -> None:
-    """A file that ends too early is told, wherever it ends."""
-    whole = (models / "image" / name).read_bytes()
-    file = tmp_path / name
-    file.write_bytes(whole[: int(len(whole) * part)])
-
-    with pytest.raises(headers.BadFile):
-        headers.read(file)
 
 
 @pytest.mark.engine
@@ -211,7 +143,7 @@ def test_the_family_is_told_by_the_tensors(
     shapes: dict[str, tuple[int, ...]], family: str
 ) -> None:
     """Names and shapes tell the architecture, as they do for the engine."""
-    assert family == families.family_of(headers.Header(shapes)).name
+    assert family == families.family_of(Header(shapes)).name
 
 
 @pytest.mark.parametrize(
@@ -229,7 +161,7 @@ def test_a_lora_of_another_model_is_refused(
 ) -> None:
     """The engine would abort on it, or leave it out without a word."""
     sd_files.write_safetensors(tmp_path / "odd.safetensors", shapes)
-    model = loras.weights_of(headers.Header(FLUX2), [])
+    model = loras.weights_of(Header(FLUX2), [])
 
     with pytest.raises(wire.ApiError, match=told) as refused:
         loras.find(tmp_path, "odd", 1.0, model)
@@ -244,7 +176,7 @@ def test_a_lora_that_fits_is_found(tmp_path: Path, module: str) -> None:
     sd_files.write_safetensors(
         tmp_path / "deep/good.safetensors", sd_files.lora_shapes(module, 128, 32)
     )
-    model = loras.weights_of(headers.Header(FLUX2), [])
+    model = loras.weights_of(Header(FLUX2), [])
 
     found = [
         loras.find(tmp_path, name, 1.0, model)
@@ -264,7 +196,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     inside.mkdir()
 
     with pytest.raises(wire.ApiError) as refused:
-        loras.find(inside, name, 1.0, loras.weights_of(headers.Header(FLUX2), []))
+        loras.find(inside, name, 1.0, loras.weights_of(Header(FLUX2), []))
 
     assert refused.value.status == 404
 

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.workers import sd_files
+from tests.workers.drawn import encoded
 from workers import pictures
+from workers.files import Header
 from workers.sd import bodies, checks, families, plan, samplers
-from workers.sd.headers import Header
 from workers.sd.loras import weights_of
 from workers.sd.options import SdOptions
 
@@ -27,8 +28,8 @@ def planned(
 ) -> plan.Plan:
     asked = bodies.Asked(
         bodies.ImageBody.model_validate({"prompt": "a"} | body),
-        tuple(sd_files.png(image) for image in images),
-        None if mask is None else sd_files.png(mask),
+        tuple(encoded(image) for image in images),
+        None if mask is None else encoded(mask),
     )
     return plan.make(asked, model)
 

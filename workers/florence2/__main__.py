@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 
 from workers import serve
-from workers.florence2 import files
+from workers.florence2 import checks
 from workers.florence2.options import Florence2Options
 
 OFFLINE = {
@@ -27,7 +27,7 @@ class Florence2:
         self._routes: Sequence[web.RouteDef] = ()
 
     def check(self, options: Florence2Options) -> Sequence[serve.Problem]:
-        return files.problems(options)
+        return checks.problems(options)
 
     def prepare(self) -> None:
         """Import the engine, told beforehand that there is no network."""

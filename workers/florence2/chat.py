@@ -18,32 +18,12 @@ from workers.florence2 import answers, tasks
 from workers.florence2.engine import Engine, OnText
 from workers.florence2.options import Florence2Options
 from workers.florence2.turns import Turns
-
-
-class TextPart(wire.Body):
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(wire.Body):
-    url: str
-
-
-class ImagePart(wire.Body):
-    type: Literal["image_url"]
-    image_url: ImageUrl | str
-
-    @property
-    def url(self) -> str:
-        return self.image_url if isinstance(self.image_url, str) else self.image_url.url
-
-
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+from workers.messages import Content, ImagePart, StreamOptions, TextPart
 
 
 class Message(wire.Body):
     role: str
-    content: str | list[Part] | None = None
+    content: Content | None = None
 
     @property
     def text(self) -> str:
@@ -56,10 +36,6 @@ class Message(wire.Body):
         if not isinstance(self.content, list):
             return []
         return [part.url for part in self.content if isinstance(part, ImagePart)]
-
-
-class StreamOptions(wire.Body):
-    include_usage: wire.Flag = False
 
 
 class ChatBody(wire.Body):

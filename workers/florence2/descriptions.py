@@ -76,10 +76,7 @@ async def _read(request: web.Request) -> tuple[Asked, str | bytes]:
     if not request.content_type.startswith("multipart/"):
         asked = await wire.read_body(request, AskedByJson)
         return asked, asked.image
-    try:
-        form = await request.post()
-    except ValueError as error:
-        raise wire.bad_request(f"the form cannot be read: {error}", code="invalid_form") from None
+    form = await wire.read_form(request)
     image = form.get("image")
     if image is None:
         raise wire.bad_request("send the picture as the file field image", param="image")

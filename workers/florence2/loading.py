@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
 
 from workers import serve
-from workers.florence2 import files, tasks
+from workers.florence2 import checks, tasks
 from workers.florence2.engine import Engine, is_out_of_memory
 from workers.florence2.options import Florence2Options
 
@@ -79,10 +79,10 @@ def _engine_of(
 
 def _directory_of(options: Florence2Options) -> Path:
     """Find the model's directory, after a download when there is none and the options allow."""
-    if files.directory_of(options.model) is None and options.download:
+    if checks.directory_of(options.model) is None and options.download:
         _fetch(options.model)
-    found = files.problems(options)
-    directory = files.directory_of(options.model)
+    found = checks.problems(options)
+    directory = checks.directory_of(options.model)
     if found or directory is None:
         told = "; ".join(problem.message for problem in found)
         raise serve.LoadFailed("bad_file", told or f"the hub has no usable {options.model}")
@@ -92,7 +92,7 @@ def _directory_of(options: Florence2Options) -> Path:
 def _fetch(repository: str) -> None:
     """Fetch into the hub cache, in another process: this one went offline when it began."""
     done = subprocess.run(  # noqa: S603  # our own interpreter and program
-        [sys.executable, "-c", FETCH, repository, *files.PATTERNS],
+        [sys.executable, "-c", FETCH, repository, *checks.PATTERNS],
         env=os.environ | {"HF_HUB_OFFLINE": "0"},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

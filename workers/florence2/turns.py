@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from workers import wire
-from workers.florence2.engine import Engine, is_out_of_memory
+from workers.florence2.engine import Engine, Left, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ class Turns:
             return await future
 
     def _turn(self, work: Callable[[Engine], T], left: threading.Event) -> T:
+        if left.is_set():  # a cancelled future may not have told this thread's queue yet
+            raise Left
         try:
             with self.engine.looking(left):
                 return work(self.engine)

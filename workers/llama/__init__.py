@@ -2,7 +2,7 @@
 
 ======================  =======================================================================
 `options` `checks`      what swap.yaml may say; what is wrong with it, without the engine
-`gguf` `memory`         the head of a model file; what its context will need
+`memory`                what a context will need, and what the host has
 `enginelog` `loading`   the engine's own lines; files and options into a model and a context
 `vocabulary`            text to tokens and back
 `sampling` `vision`     logits to a token; pictures to what the model reads

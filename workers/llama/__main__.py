@@ -32,16 +32,18 @@ class Llama:
         self._face = face.Face()
 
     def load(self, options: LlamaOptions, progress: serve.Progress) -> Mapping[str, object]:
-        assert self._face is not None, "prepare comes first"  # noqa: S101  # the shell's promise
-        return self._face.load(options, progress)
+        return self._ready_face().load(options, progress)
 
     def routes(self) -> Sequence[web.RouteDef]:
-        assert self._face is not None, "prepare comes first"  # noqa: S101  # the shell's promise
-        return self._face.routes()
+        return self._ready_face().routes()
 
     def close(self) -> None:
         if self._face is not None:
             self._face.close()
+
+    def _ready_face(self) -> Face:
+        assert self._face is not None, "prepare comes first"  # noqa: S101  # the shell's promise
+        return self._face
 
 
 if __name__ == "__main__":

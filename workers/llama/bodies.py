@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import ConfigDict, Field, Tag
-from pydantic.types import Discriminator
+from pydantic import ConfigDict, Field
 
 from workers import wire
+from workers.messages import Content, StreamOptions
 
 MAX_CHOICES = 8
 MAX_STOPS = 16
 MAX_INPUTS = 2048  # OpenAI's
 
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-
-
-class StreamOptions(wire.Body):
-    """What a stream shall say beside the answer."""
-
-    include_usage: wire.Flag = False
 
 
 class SamplingBody(wire.Body):
@@ -51,46 +45,13 @@ class SamplingBody(wire.Body):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class TextPart(wire.Body):
-    """Text between pictures."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(wire.Body):
-    """Where a picture is: only in the URL itself."""
-
-    url: str
-
-
-class ImagePart(wire.Body):
-    """A picture between texts."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl | str
-
-    @property
-    def url(self) -> str:
-        return self.image_url if isinstance(self.image_url, str) else self.image_url.url
-
-
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-
-
 class Message(wire.Body):
     """One turn; what else is in it goes to the template as it is."""
 
     model_config = ConfigDict(extra="allow")
 
     role: Annotated[str, Field(min_length=1)]
-    content: (
-        Annotated[
-            Annotated[str, Tag("text")] | Annotated[list[Part], Tag("parts")],
-            Discriminator(lambda value: "text" if isinstance(value, str) else "parts"),
-        ]
-        | None
-    ) = None
+    content: Content | None = None
 
 
 class Function(wire.Body):

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from workers import serve
-from workers.llama import gguf
+from workers import files, serve
 from workers.llama.options import LlamaOptions
 
 PROJECTOR_ARCHITECTURE = "clip"
@@ -35,19 +34,12 @@ def problems(options: LlamaOptions) -> list[serve.Problem]:
     return [*_model(options), *_projector(options), *_clashes(options)]
 
 
-def header(option: str, path: str) -> gguf.Header | serve.Problem:
+def header(option: str, path: str) -> files.Header | serve.Problem:
     """Read a file's head, or say why it cannot be a model."""
-    file = Path(path)
-    if not file.exists():
-        return serve.Problem(option, f"no such file: {path}")
-    if not file.is_file():
-        return serve.Problem(option, f"not a file: {path}")
     try:
-        return gguf.read(file)
-    except gguf.BadGguf as error:
-        return serve.Problem(option, f"{path}: {error}")
-    except OSError as error:
-        return serve.Problem(option, f"{path} cannot be read: {error.strerror}")
+        return files.read_gguf(path)
+    except files.BadFile as error:
+        return serve.Problem(option, f"{path} {error}")
 
 
 def _model(options: LlamaOptions) -> Iterator[serve.Problem]:

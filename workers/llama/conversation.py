@@ -11,7 +11,7 @@ from PIL import Image
 
 from workers import pictures, wire
 from workers.llama import grammar
-from workers.llama.bodies import ChatBody, ImagePart, Message, NamedChoice, ToolBody
+from workers.llama.bodies import ChatBody, Message, NamedChoice, ToolBody
 from workers.llama.template import ChatTemplate, TemplateFailed
 from workers.llama.tools import (
     ForcedScanner,
@@ -22,6 +22,7 @@ from workers.llama.tools import (
     forced_grammar,
     preamble,
 )
+from workers.messages import ImagePart
 
 MAX_SIDE_PX = 2048  # no projector looks closer, and the engine's own resizing is slow
 MAX_PICTURES = 64  # all are in memory at once, at up to 12 MB each

@@ -10,8 +10,8 @@ from typing import NoReturn
 from aiohttp import web
 from llama_cpp import llama_cpp
 
-from workers import serve, wire
-from workers.llama import answers, gguf
+from workers import files, serve, wire
+from workers.llama import answers
 from workers.llama.bodies import DetokenizeBody, TokenizeBody
 from workers.llama.chat import Chat
 from workers.llama.completions import Completions
@@ -175,7 +175,7 @@ def _facts(loaded: Loaded) -> dict[str, object]:
         "modalities": _modalities(loaded),
     }
     if options.mmproj is not None:
-        kind = str(gguf.read(Path(options.mmproj)).keys.get("clip.projector_type"))
+        kind = str(files.read_gguf(options.mmproj).keys.get("clip.projector_type"))
         facts["vision"] = PROJECTORS.get(kind, kind)
     if options.n_gpu_layers > 0 and not offload:
         facts["warnings"] = [_NO_OFFLOAD.format(options.n_gpu_layers)]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from llama_cpp import llama_cpp
 
-from workers import serve
-from workers.llama import checks, gguf, memory
+from workers import files, serve
+from workers.llama import checks, memory
 from workers.llama.enginelog import EngineLog
 from workers.llama.options import DEFAULT_N_CTX, LlamaOptions
 from workers.llama.vision import CannotRead, Vision
@@ -42,7 +42,7 @@ class Loaded:
     """A model in memory, and the context to use it through."""
 
     options: LlamaOptions
-    header: gguf.Header
+    header: files.Header
     model: int
     context: int
     vocabulary: Vocabulary
@@ -102,7 +102,7 @@ class Loader:
             keep_alive=abort,
         )
 
-    def _refuse_too_large(self, header: gguf.Header, n_ctx: int) -> None:
+    def _refuse_too_large(self, header: files.Header, n_ctx: int) -> None:
         """Refuse a context that the host cannot hold: the kernel would kill us for it."""
         if header.architecture in checks.ENCODERS or self._cache_is_on_gpu():
             return
@@ -141,7 +141,7 @@ class Loader:
         self._progress(part)
         return not self._stopped
 
-    def _make_context(self, model: int, header: gguf.Header, n_ctx: int, abort: object) -> int:
+    def _make_context(self, model: int, header: files.Header, n_ctx: int, abort: object) -> int:
         options = self._options
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
@@ -192,7 +192,7 @@ class Loader:
             llama_cpp.llama_memory_clear(cache, True)  # noqa: FBT003  # C: the data too
 
 
-def _n_ctx(options: LlamaOptions, header: gguf.Header) -> int:
+def _n_ctx(options: LlamaOptions, header: files.Header) -> int:
     """Choose the context: as told, else as trained but at most DEFAULT_N_CTX.
 
     An embedding model gets no more than it was trained for: learned positions end there.
@@ -202,11 +202,11 @@ def _n_ctx(options: LlamaOptions, header: gguf.Header) -> int:
     return min(wanted, trained) if options.embedding else wanted
 
 
-def _pooling(options: LlamaOptions, header: gguf.Header) -> int:
+def _pooling(options: LlamaOptions, header: files.Header) -> int:
     """Choose the pooling: as told, else as in the file, else the mean."""
     if options.pooling_type is not None:
         return POOLING[options.pooling_type]
-    if "cls.weight" in header.tensor_names or "cls.output.weight" in header.tensor_names:
+    if "cls.weight" in header.shapes or "cls.output.weight" in header.shapes:
         return POOLING["rank"]
     return header.number("pooling_type") or POOLING["mean"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.llama.gguf import Header
+from workers.files import Header
 
 BYTES_PER_VALUE = {
     "f32": 4.0,

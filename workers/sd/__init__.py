@@ -2,7 +2,7 @@
 
 =====================  ========================================================================
 `options` `checks`     what swap.yaml may say; what is wrong with it, without the engine
-`headers` `families`   the head of a file of weights; which architecture that is
+`families`             PURE: which architecture a file of weights is
 `samplers`             PURE: sample methods and schedulers by their names
 `bodies`               the shapes of the requests, JSON and multipart
 `plan` `job`           a request into pictures to paint; one picture, every number decided

@@ -117,10 +117,7 @@ async def read(request: web.Request) -> Asked:
 
 
 async def _read_form(request: web.Request) -> Asked:
-    try:
-        form = await request.post()
-    except ValueError as error:  # no boundary, cut short, not UTF-8
-        raise wire.bad_request(f"the form cannot be read: {error}", code="invalid_form") from None
+    form = await wire.read_form(request)
     fields: dict[str, Any] = {}
     files: dict[str, list[bytes]] = {"image": [], "mask": []}
     for name, value in form.items():

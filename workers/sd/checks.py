@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from workers import serve
-from workers.sd import families, headers, samplers
+from workers import files, serve
+from workers.files import Header
+from workers.sd import families, samplers
 from workers.sd.families import Family
-from workers.sd.headers import Header
 from workers.sd.options import COMPONENTS, SdOptions
 
 UNEVEN_LAYERS = 3  # FLUX.2 listens to three layers of its language model, side by side
@@ -23,14 +23,14 @@ def problems(options: SdOptions) -> list[serve.Problem]:
     clashes = list(_clashes(options))
     if clashes:
         return clashes
-    files = {n: p for n in ("model", *COMPONENTS) if (p := options.path_of(n)) is not None}
+    paths = {n: p for n in ("model", *COMPONENTS) if (p := options.path_of(n)) is not None}
     found: list[serve.Problem] = []
     heads: dict[str, Header] = {}
-    for name, path in files.items():
+    for name, path in paths.items():
         try:
-            heads[name] = headers.read(path)
-        except headers.BadFile as error:
-            found.append(serve.Problem(name, str(error)))
+            heads[name] = files.read(path)
+        except files.BadFile as error:
+            found.append(serve.Problem(name, f"{path} {error}"))
     return found or [*_missing(heads), *_unfit(options, heads)]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from workers import serve, wire
-from workers.sd import answers, bodies, checks, families, headers, loras, plan, samplers
+from workers import files, serve, wire
+from workers.sd import answers, bodies, checks, families, loras, plan, samplers
 from workers.sd.engine import OutOfMemory, PaintFailed
 from workers.sd.job import Job
 from workers.sd.options import COMPONENTS, SdOptions
@@ -27,10 +27,7 @@ class Face:
 
     def load(self, options: SdOptions, progress: serve.Progress) -> Mapping[str, object]:
         """Load the model; call from a thread. Returns facts. Raises serve.LoadFailed."""
-        try:
-            self._model = _model(options)
-        except headers.BadFile as error:  # it changed since it was checked
-            raise serve.LoadFailed("bad_file", str(error)) from error
+        self._model = _model(options)
         flash_attn = options.diffusion_flash_attn
         if flash_attn is None:
             flash_attn = self._model.family is families.QWEN_IMAGE
@@ -114,9 +111,16 @@ class Face:
 
 
 def _model(options: SdOptions) -> plan.Model:
-    main = headers.read(options.main_file)
-    parts = [headers.read(p) for name in COMPONENTS if (p := options.path_of(name)) is not None]
+    main = _read(options.main_file)
+    parts = [_read(p) for name in COMPONENTS if (p := options.path_of(name)) is not None]
     family = families.family_of(main)
     return plan.Model(
         options, family, checks.references(options, family), loras.weights_of(main, parts)
     )
+
+
+def _read(path: str) -> files.Header:
+    try:
+        return files.read(path)
+    except files.BadFile as error:  # it changed since it was checked
+        raise serve.LoadFailed("bad_file", f"{path} {error}") from error

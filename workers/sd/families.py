@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from workers.sd.headers import Header
+from workers.files import Header
 
 Encoder = Literal["clip_l", "clip_g", "t5xxl", "llm"]
 

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers import wire
-from workers.sd import headers
-from workers.sd.headers import Header, Shape
+from workers import files, wire
+from workers.files import Header, Shape
 from workers.sd.job import Lora
 
 SUFFIXES = (".safetensors", ".gguf")
@@ -26,6 +25,10 @@ _PREFIX = re.compile(
 )
 _HALF = re.compile(r"\.(lora_down|lora_up|lora_A|lora_B)(?:\.default)?\.weight$")
 _DOWN = ("lora_down", "lora_A")
+
+
+class Unfit(Exception):
+    """The LoRA was made for another model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ def names(folder: Path | None) -> dict[str, Path]:
     """List the LoRAs in `folder` and below: relative path without suffix → file."""
     if folder is None:
         return {}
-    files = (file for file in sorted(folder.rglob("*")) if file.suffix in SUFFIXES)
-    return {str(file.relative_to(folder).with_suffix("")): file for file in files}
+    found = (file for file in sorted(folder.rglob("*")) if file.suffix in SUFFIXES)
+    return {str(file.relative_to(folder).with_suffix("")): file for file in found}
 
 
 def take_tags(prompt: str) -> tuple[str, list[tuple[str, float]]]:
@@ -97,20 +100,25 @@ def find(folder: Path | None, name: str, weight: float, model: Weights) -> Lora:
 def _hold_against(file: Path, model: Weights) -> None:
     """Raise ApiError 400 for a LoRA that the engine would abort on, or silently leave out."""
     try:
-        pairs = _pairs(headers.read(file))
+        pairs = _pairs(files.read(file))
         for module, (down, up) in pairs.items():
             _hold_pair(module, down, up, model)
-    except headers.BadFile as error:
-        reason = str(error).replace(str(file), "it")
-        raise wire.bad_request(
-            f"the LoRA {file.stem!r} cannot be used with this model: {reason}",
-            param="loras",
-            code="lora_mismatch",
-        ) from None
+    except files.BadFile as error:
+        raise _mismatch(file, f"it {error}") from None
+    except Unfit as error:
+        raise _mismatch(file, str(error)) from None
+
+
+def _mismatch(file: Path, reason: str) -> wire.ApiError:
+    return wire.bad_request(
+        f"the LoRA {file.stem!r} cannot be used with this model: {reason}",
+        param="loras",
+        code="lora_mismatch",
+    )
 
 
 def _pairs(header: Header) -> dict[str, tuple[Shape, Shape]]:
-    """Match the two halves of each module. Raises headers.BadFile."""
+    """Match the two halves of each module. Raises Unfit."""
     downs: dict[str, Shape] = {}
     ups: dict[str, Shape] = {}
     for name, shape in header.shapes.items():
@@ -118,26 +126,22 @@ def _pairs(header: Header) -> dict[str, tuple[Shape, Shape]]:
         if half:
             (downs if half[1] in _DOWN else ups)[name[: half.start()]] = shape
     if not downs:
-        raise headers.BadFile("it has no lora_down/lora_up or lora_A/lora_B pairs")
+        raise Unfit("it has no lora_down/lora_up or lora_A/lora_B pairs")
     lonely = downs.keys() ^ ups.keys()
     if lonely:
-        raise headers.BadFile(f"{min(lonely)} has only one half of its pair")
+        raise Unfit(f"{min(lonely)} has only one half of its pair")
     return {module: (down, ups[module]) for module, down in downs.items()}
 
 
 def _hold_pair(module: str, down: Shape, up: Shape, model: Weights) -> None:
     if len(down) < 2 or len(up) < 2 or down[0] != up[1]:  # noqa: PLR2004  # (rank, in), (out, rank)
-        raise headers.BadFile(f"the halves of {module} do not fit each other")
+        raise Unfit(f"the halves of {module} do not fit each other")
     outputs, inputs = up[0], down[1]
     shape = model.modules.get(_plain(module))
     if shape is not None and (outputs, inputs) != shape[:2]:
-        raise headers.BadFile(
-            f"{module} is ({outputs}, {inputs}), but the model's is {tuple(shape[:2])}"
-        )
+        raise Unfit(f"{module} is ({outputs}, {inputs}), but the model's is {tuple(shape[:2])}")
     if not {outputs, inputs} <= model.widths:
-        raise headers.BadFile(
-            f"{module} is ({outputs}, {inputs}), and the model has no such layer"
-        )
+        raise Unfit(f"{module} is ({outputs}, {inputs}), and the model has no such layer")
 
 
 def _plain(module: str) -> str:

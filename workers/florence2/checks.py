@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from workers import files
 from workers.florence2.options import Florence2Options
 from workers.serve import Problem
 
@@ -26,9 +27,6 @@ OPTIONAL_JSON = ("generation_config.json",)
 PATTERNS = ("*.json", "*.txt", "*.safetensors")  # what a download fetches
 COMMUNITY = "use florence-community/Florence-2-base or -large, the same weights"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_LFS_POINTER = b"version https://git-lfs"
-_HEADER_LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 
 def is_repository(model: str) -> bool:
@@ -99,8 +97,9 @@ def _wrong_json(path: Path) -> Iterator[str]:
     if not path.is_file():
         return  # another choice of the same need is there
     raw = path.read_bytes()
-    if raw.startswith(_LFS_POINTER):
-        yield f"{path.name} is a git-lfs pointer, not the file; run `git lfs pull`"
+    told = files.impostor(raw)
+    if told is not None:
+        yield f"{path.name} {told}"
         return
     try:
         whole = isinstance(json.loads(raw), dict)
@@ -140,24 +139,14 @@ def _weight_files(directory: Path) -> list[str]:
 
 
 def _wrong_safetensors(path: Path) -> str | None:
-    """Check the header against the file's size: 8 bytes of length, JSON, then the tensors."""
-    if not path.is_file():
+    if not path.exists():
         return "is named by the index and missing; fetch it"
+    try:
+        whole_bytes = files.read_safetensors(path).data_end
+    except files.BadFile as error:
+        return str(error)
     size_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(len(_LFS_POINTER))
-        if start == _LFS_POINTER:
-            return "is a git-lfs pointer, not the weights; run `git lfs pull`"
-        header_bytes = int.from_bytes(start[:_HEADER_LENGTH_BYTES], "little")
-        if not 0 < header_bytes <= min(size_bytes - _HEADER_LENGTH_BYTES, _MAX_HEADER_BYTES):
-            return "is not a safetensors file, or is cut off; fetch it again"
-        file.seek(_HEADER_LENGTH_BYTES)
-        try:
-            header = json.loads(file.read(header_bytes))
-            data_bytes = max(v["data_offsets"][1] for k, v in header.items() if k[0] != "_")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return "has a damaged header; fetch it again"
-    whole_bytes = _HEADER_LENGTH_BYTES + header_bytes + data_bytes
     if whole_bytes == size_bytes:
         return None
-    return f"has {size_bytes} bytes where its header says {whole_bytes}; fetch it again"
+    # the library would refuse it
+    return f"has {size_bytes} bytes where its header says {whole_bytes}; download it again"
