@@ -54,10 +54,15 @@ PARTS = {  # the longest first
 def main() -> int:
     args = _arguments()
     args.dir.mkdir(parents=True, exist_ok=True)
+    waiting = [name for name in args.only or PARTS if not _is_made(PARTS[name], name, args.dir)]
+    if not waiting:
+        print(f"The tiny models in {args.dir} are up to date.")
+        return 0
+    print("Making tiny models (about 3 min on two cores) …", flush=True)
     # each part is one process on one thread, so that two cores train two models
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), spawn, max_tasks_per_child=1) as makers:
-        made = {name: makers.submit(_ensure, name, args.dir) for name in args.only or PARTS}
+        made = {name: makers.submit(_make, name, args.dir) for name in waiting}
     failed = {name: job.exception() for name, job in made.items() if job.exception() is not None}
     for name, error in failed.items():
         print(f"{name}: not made: {type(error).__name__}: {error}", file=sys.stderr)
@@ -72,21 +77,21 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ensure(name: str, folder: Path) -> None:
-    part = PARTS[name]
+def _is_made(part: Part, name: str, folder: Path) -> bool:
     stamp = folder / f".{name}.recipe"
-    recipe = _recipe(part)
     there = all((folder / product).exists() for product in part.products)
-    if there and stamp.exists() and stamp.read_text() == recipe:
-        print(f"{name}: up to date")
-        return
+    return there and stamp.exists() and stamp.read_text() == _recipe(part)
+
+
+def _make(name: str, folder: Path) -> None:
+    part = PARTS[name]
     print(f"{name}: making {', '.join(part.products)}", flush=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as scratch:
         part.make(Path(scratch))
         for product in part.products:
             _move(Path(scratch) / product, folder / product)
-    stamp.write_text(recipe)
+    (folder / f".{name}.recipe").write_text(_recipe(part))
     print(f"{name}: made in {time.monotonic() - start:.0f} s", flush=True)
 
 

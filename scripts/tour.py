@@ -113,9 +113,8 @@ def tour(client: openai.OpenAI) -> None:
     title("6  Embeddings, and back to the chat")
     texts = ["a red circle", "the circle is red", "night in Tokyo"]
     a, b, c = (d.embedding for d in client.embeddings.create(model="embed", input=texts).data)
-    print(
-        f"  embed: {texts[0]!r} is {dot(a, b):.2f} near {texts[1]!r}, {dot(a, c):.2f} {texts[2]!r}"
-    )
+    for other, near in ((texts[1], dot(a, b)), (texts[2], dot(a, c))):
+        print(f"  embed: {texts[0]!r} and {other!r}: {near:.2f}", flush=True)
     ask(client, "chat", "Thank you")
 
 
@@ -172,7 +171,7 @@ def what_next(base_url: str) -> str:
 Hotseat goes on serving at {base_url}. In another terminal:
 
   curl {base_url}/models
-  curl {base_url}/chat/completions -d \
+  curl {base_url}/chat/completions -d \\
     '{{"model": "chat", "messages": [{{"role": "user", "content": "Hello"}}]}}'
   curl {base_url}/images/generations -d '{{"model": "painter", "prompt": "a green square"}}'
   curl {root}/running
