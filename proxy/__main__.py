@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -66,7 +67,8 @@ async def _serve(args: argparse.Namespace) -> int:
     try:
         listener = app.listen(host, port)
     except OSError as error:
-        _say(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --listen")
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        _say(f"cannot listen on {host}:{port}: {reason}; choose another with --listen")
         return 1
     async with app.serving(config, listener) as server:
         url = f"http://{host}:{server.port}"

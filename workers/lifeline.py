@@ -13,11 +13,16 @@ from typing import NoReturn
 PR_SET_NAME = 15  # linux/prctl.h
 
 
+def program() -> str:
+    """Tell the NAME of `python -m workers.NAME`."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.split(".")[1] if spec else "worker"
+
+
 def name_process() -> None:
     """Show in the process table (`ps -o comm`) who holds device memory, or may hold some."""
-    spec = sys.modules["__main__"].__spec__  # of `python -m workers.NAME`
-    name = f"hotseat-{spec.name.split('.')[1]}" if spec else "hotseat-worker"
-    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+    name = f"hotseat-{program()}".encode()[:15]
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name, 0, 0, 0)
 
 
 def take() -> int:

@@ -194,7 +194,8 @@ class Shell(Generic[OptionsT]):
         try:
             await imports
         except ImportError as error:
-            raise LoadFailed("not_installed", f"{error}; see the README, Install") from error
+            told = f"{error}; run: pip install 'hotseat[{lifeline.program()}]' (README, Install)"
+            raise LoadFailed("not_installed", told) from error
         self._status.say("imported")
         await _next_line(lines)
         lifeline.name_process()

@@ -40,8 +40,11 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Co
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, [Problem((), f"cannot be read: {error}")]) from error
+    except OSError as error:
+        told = f"cannot be read: {error.strerror}; name another file with --config"
+        raise ConfigError(path, [Problem((), told)]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, [Problem((), f"is not UTF-8: {error}")]) from error
     document = read_document(text)
     if document.problems:
         raise ConfigError(path, document.problems)
