@@ -125,6 +125,7 @@ class _Relay:
     errand: Errand
     upstream: aiohttp.ClientResponse
     seat: Seat
+    _has_told: bool = False  # that it breaks off: the worker itself, in its last bytes
 
     async def run(self) -> web.StreamResponse:
         response, sent = self._response(), self.errand.sent
@@ -134,6 +135,7 @@ class _Relay:
             async for chunk in self.upstream.content.iter_any():
                 sent.first_byte_at = sent.first_byte_at or time.monotonic()
                 sent.size += len(chunk)
+                self._has_told = b'"error":' in chunk
                 await self._write(response, chunk)
             if not self._is_framed:
                 await self._see_it_alive()
@@ -144,7 +146,7 @@ class _Relay:
             self._cut(str(error) or f"the client took nothing for {self.errand.stall_s:g} s")
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
             died = await _died(self.seat, "in the middle of its answer")
-            if self._is_events:
+            if self._is_events and not self._has_told:
                 with suppress(aiohttp.ClientError, TimeoutError):
                     await self._write(response, f"\n\ndata: {json.dumps(died.body)}\n\n".encode())
             self._cut(died.message)

@@ -95,7 +95,8 @@ def _decode(
     width, height = image.size
     if width * height > max_pixels:
         raise _too_large(f"{width}x{height}", max_pixels, param)
-    if image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED_ORIENTATION:
+    is_turned = image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED_ORIENTATION
+    if is_turned and image.format != "TIFF":  # of a TIFF Pillow tells the upright size
         width, height = height, width
     if image.format == "JPEG" and side_px is not None:
         image.draft("RGB", (side_px, side_px))

@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ Progress = Callable[[float], None]
 """Takes the part that is loaded, 0 to 1; callable from any thread, as often as one likes."""
 
 PROGRESS_EVERY_S = 0.05
+DETAIL_CHARACTERS = 1000  # so that a line fits PIPE_BUF, and its write is one (pipe(7))
 BACKLOG = 4096  # connections that may come while the loop is busy; the kernel's own bound
 
 
@@ -127,7 +129,8 @@ class StatusPipe:
         self._last_progress = 0.0
 
     def say(self, state: str, **more: object) -> None:
-        line = json.dumps({"state": state, **more}) + "\n"
+        told = {k: v[:DETAIL_CHARACTERS] if isinstance(v, str) else v for k, v in more.items()}
+        line = json.dumps({"state": state, **told}) + "\n"
         try:
             os.write(self._fd, line.encode())
         except BrokenPipeError:
@@ -185,33 +188,24 @@ class Shell(Generic[OptionsT]):
     async def _become_ready(self, lines: asyncio.StreamReader) -> None:
         imports = _start_thread(self._worker.prepare)
         options_line = await _next_line(lines)
-        options, problems = problems_of(self._worker, options_line)
+        with _failures_told():
+            options, problems = problems_of(self._worker, options_line)
         if options is None or problems:
             raise LoadFailed(
                 problems[0].reason, "; ".join(f"{p.option}: {p.message}" for p in problems)
             )
         self._status.say("checked")
-        try:
+        with _failures_told():
             await imports
-        except ImportError as error:
-            told = f"{error}; run: pip install 'hotseat[{lifeline.program()}]' (README, Install)"
-            raise LoadFailed("not_installed", told) from error
         self._status.say("imported")
         await _next_line(lines)
         lifeline.name_process()
         self._state = {"status": "loading"}
         self._status.progress(0.0)
-        try:
+        with _failures_told():
             facts = await _start_thread(lambda: self._worker.load(options, self._status.progress))
-        except MemoryError as error:
-            raise LoadFailed("out_of_memory", "the host has no memory left") from error
-        except LoadFailed:
-            raise
-        except Exception as error:  # an engine may raise anything; it must be told
-            log.exception("load_failed")
-            raise LoadFailed("engine_error", f"{type(error).__name__}: {error}") from error
-        face = wire.application()
-        face.add_routes(self._worker.routes())
+            face = wire.application()
+            face.add_routes(self._worker.routes())
         face.freeze()
         self._face = face
         self._state = {"status": "ok", **facts}
@@ -234,6 +228,23 @@ class Shell(Generic[OptionsT]):
         if match.http_exception is not None:
             raise match.http_exception
         return await match.handler(request)
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Turn whatever a worker raises on its way to ready into LoadFailed."""
+    try:
+        yield
+    except LoadFailed:
+        raise
+    except MemoryError as error:
+        raise LoadFailed("out_of_memory", "the host has no memory left") from error
+    except ImportError as error:
+        told = f"{error}; run: pip install 'hotseat[{lifeline.program()}]' (README, Install)"
+        raise LoadFailed("not_installed", told) from error
+    except Exception as error:  # an engine may raise anything, and the client must be told
+        log.exception("start_failed")
+        raise LoadFailed("engine_error", f"{type(error).__name__}: {error}") from error
 
 
 def _start_thread(work: Callable[[], Any]) -> asyncio.Future[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import zlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
@@ -13,6 +15,8 @@ from multidict import MultiDictProxy
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 log = logging.getLogger(__name__)
+
+REASON_CHARACTERS = 120
 
 T = TypeVar("T", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -87,10 +91,10 @@ def parse_fields(fields: dict[str, Any], shape: type[T]) -> T:
 async def read_form(
     request: web.Request,
 ) -> MultiDictProxy[str | bytes | bytearray | web.FileField]:
-    """Read a form. Raises ApiError 400 for no boundary, a cut one, and text that is not UTF-8."""
+    """Read a form. Raises ApiError 400 for no boundary, a cut one, and odd encodings."""
     try:
         return await request.post()
-    except ValueError as error:
+    except (ValueError, LookupError, RuntimeError, zlib.error) as error:  # as aiohttp raises them
         raise bad_request(f"the form cannot be read: {error}", code="invalid_form") from None
 
 
@@ -119,16 +123,23 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except ApiError as error:
-        return web.json_response(error.body, status=error.status)
+        return _render(error)
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004
             raise
-        told = ApiError(error.status, f"{error.reason}: {request.method} {request.path}")
-        return web.json_response(told.body, status=error.status)
+        return _render(ApiError(error.status, f"{error.reason}: {request.method} {request.path}"))
     except Exception:  # the last door of the process: tell the client, keep the traceback
         log.exception("request_failed")
-        told = ApiError(500, "the worker met an error of its own; see its log", code="internal")
-        return web.json_response(told.body, status=500)
+        told = "the worker met an error of its own; see its log"
+        return _render(ApiError(500, told, code="internal"))
+
+
+def _render(error: ApiError) -> web.Response:
+    """Make the answer; the reason phrase says it too, as Open WebUI shows nothing else."""
+    phrase = re.sub(r"[^\x20-\x7e]+", " ", error.message)[:REASON_CHARACTERS]
+    # SDKs would try a failed generation twice more, each time a job for the GPU
+    headers = {"x-should-retry": "false"} if error.status >= 500 else {}  # noqa: PLR2004
+    return web.json_response(error.body, status=error.status, reason=phrase, headers=headers)
 
 
 class EventStream:
@@ -156,7 +167,8 @@ class EventStream:
     async def _write(self, text: str) -> None:
         if not self.response.prepared:
             await self.response.prepare(self._request)
-        await self.response.write(text.encode())
+        # a model can say half a surrogate pair
+        await self.response.write(text.encode(errors="replace"))
 
     async def __aexit__(
         self,

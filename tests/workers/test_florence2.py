@@ -202,6 +202,14 @@ async def test_chat_streams_text_as_it_comes(worker: launch.Launched) -> None:
     assert chunks[-1].usage.completion_tokens > len(pieces)
 
 
+async def test_a_stream_names_the_role_once(worker: launch.Launched) -> None:
+    """The first delta says who speaks, the others only what."""
+    chunks = [chunk async for chunk in await chat(worker, "<CAPTION>", stream=True)]
+    roles = [chunk.choices[0].delta.role for chunk in chunks if chunk.choices]
+
+    assert roles == ["assistant"] + [None] * (len(roles) - 1)
+
+
 async def test_chat_streams_boxes_in_one_piece(worker: launch.Launched) -> None:
     """Half of a JSON text would be of no use."""
     chunks = [chunk async for chunk in await chat(worker, "<OD>", stream=True)]

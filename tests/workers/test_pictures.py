@@ -49,6 +49,14 @@ def test_a_photo_is_turned_upright_and_its_size_told_upright() -> None:
     assert (picture.width, picture.height) == picture.image.size == (20, 40)
 
 
+def test_a_turned_tiff_is_not_turned_twice() -> None:
+    """Pillow tells a TIFF's size upright already."""
+    raw = encoded(Image.new("RGB", (40, 20)), "TIFF", tiffinfo={pictures.EXIF_ORIENTATION: 6})
+    picture = pictures.decode(raw, param="image")
+
+    assert (picture.width, picture.height) == picture.image.size
+
+
 @pytest.mark.parametrize(
     ("raw", "status", "code"),
     [

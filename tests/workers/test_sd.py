@@ -362,11 +362,29 @@ async def test_bad_parameters_are_400(worker: Launched, param: str, value: objec
     assert worker.process.returncode is None
 
 
+@pytest.mark.parametrize("prompt", ["a <lora:x:1>" * 17, "a <lora:x:9999>"])
+async def test_tags_are_bounded_as_the_field_is(worker: Launched, prompt: str) -> None:
+    """LoRA tags in the prompt may not be more, or weigh more, than entries of `loras` may."""
+    error = await refused(worker, prompt=prompt)
+
+    assert "at most" in error["message"]
+    assert error["param"] == "loras"
+
+
 async def test_unknown_samplers_are_answered_with_the_known(worker: Launched) -> None:
     """The error for an unknown name lists what may be asked for."""
     error = await refused(worker, sample_method="magic")
 
     assert "dpm++2m" in error["message"]
+
+
+ODD_ENCODING = b"""--x\r
+Content-Disposition: form-data; name="prompt"\r
+Content-Transfer-Encoding: odd\r
+\r
+x\r
+--x--\r
+"""
 
 
 @pytest.mark.parametrize(
@@ -378,6 +396,7 @@ async def test_unknown_samplers_are_answered_with_the_known(worker: Launched) ->
         (b"", "application/json"),
         (b"--x\r\n", "multipart/form-data; boundary=x"),
         (b"abc", "multipart/form-data"),
+        (ODD_ENCODING, "multipart/form-data; boundary=x"),
         (
             b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n\xff\xfe\r\n--x--\r\n',
             "multipart/form-data; boundary=x",

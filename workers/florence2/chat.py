@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -118,12 +119,15 @@ class Chat:
     ) -> web.StreamResponse:
         head = _head(body, "chat.completion.chunk")
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        async with wire.EventStream(request) as events:
-            async for said in self._said(work):
+        opening: dict[str, object] = {"role": "assistant"}  # once, with the first delta
+        async with wire.EventStream(request) as events, aclosing(self._said(work)) as pieces:
+            async for said in pieces:
+                delta, finish = opening, None
                 if isinstance(said, str):
-                    delta, finish = {"role": "assistant", "content": said}, None
+                    delta = delta | {"content": said}
                 else:
-                    delta, finish = {}, said.finish_reason
+                    finish = said.finish_reason
+                opening = {}
                 choice = {"index": 0, "delta": delta, "finish_reason": finish}
                 await events.send(head | {"choices": [choice]})
                 if isinstance(said, Reply) and with_usage:
@@ -132,7 +136,7 @@ class Chat:
 
     async def _said(
         self, work: Callable[[Engine, OnText | None], Reply]
-    ) -> AsyncIterator[str | Reply]:
+    ) -> AsyncGenerator[str | Reply, None]:
         """Yield the text in pieces as they come, then the whole reply."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[str | None] = asyncio.Queue()

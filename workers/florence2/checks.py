@@ -96,14 +96,18 @@ def _missing(directory: Path) -> Iterator[str]:
 def _wrong_json(path: Path) -> Iterator[str]:
     if not path.is_file():
         return  # another choice of the same need is there
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        yield f"{path.name} cannot be read: {error.strerror}"
+        return
     told = files.impostor(raw)
     if told is not None:
         yield f"{path.name} {told}"
         return
     try:
         whole = isinstance(json.loads(raw), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         whole = False
     if not whole:
         yield f"{path.name} is not valid JSON; fetch it again"
@@ -135,7 +139,7 @@ def _weight_files(directory: Path) -> list[str]:
         return [WEIGHTS]
     index = json.loads((directory / WEIGHTS_INDEX).read_bytes())
     weight_map = index.get("weight_map")
-    return sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+    return sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
 
 
 def _wrong_safetensors(path: Path) -> str | None:

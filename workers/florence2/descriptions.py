@@ -81,7 +81,9 @@ async def _read(request: web.Request) -> tuple[Asked, str | bytes]:
     if image is None:
         raise wire.bad_request("send the picture as the file field image", param="image")
     fields = {"task": form.getall("task", None), "model": form.get("model", "florence2")}
-    raw = image.file.read() if isinstance(image, web.FileField) else str(image)
+    # a part without a file name comes as a text or, with a content type, as bytes
+    raw = image.file.read() if isinstance(image, web.FileField) else image
+    raw = raw if isinstance(raw, str) else bytes(raw)
     return wire.parse_fields(fields, Asked), raw
 
 

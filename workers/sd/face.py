@@ -55,15 +55,17 @@ class Face:
         return self._model
 
     async def _generations(self, request: web.Request) -> web.Response:
-        return await self._answer(await bodies.read(request))
+        with self._painter.wanted():
+            return await self._answer(await bodies.read(request))
 
     async def _edits(self, request: web.Request) -> web.Response:
-        asked = await bodies.read(request)
-        if not asked.images:
-            raise wire.bad_request(
-                "an edit needs a picture: send `image`", param="image", code="missing_field"
-            )
-        return await self._answer(asked)
+        with self._painter.wanted():
+            asked = await bodies.read(request)
+            if not asked.images:
+                raise wire.bad_request(
+                    "an edit needs a picture: send `image`", param="image", code="missing_field"
+                )
+            return await self._answer(asked)
 
     async def _answer(self, asked: bodies.Asked) -> web.Response:
         """Paint n pictures, each its own turn at the engine, so that others wait for one only."""

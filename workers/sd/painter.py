@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from PIL import Image
 
 from workers import serve
-from workers.sd.engine import Engine
+from workers.sd.engine import Engine, OutOfMemory, PaintFailed
 from workers.sd.job import Job
 from workers.sd.options import SdOptions
 
@@ -44,7 +46,12 @@ class Painter:
         def work() -> Engine:
             engine = Engine(self._cannot_stop)
             engine.load(options, flash_attn, progress)
-            engine.paint(warm_up, 0, threading.Event())
+            try:
+                engine.paint(warm_up, 0, threading.Event())
+            except OutOfMemory as error:
+                raise serve.LoadFailed("out_of_memory", str(error)) from error
+            except PaintFailed as error:
+                raise serve.LoadFailed("engine_error", str(error)) from error
             return engine
 
         self._engine = self._thread.submit(work).result()
@@ -52,7 +59,7 @@ class Painter:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Pictures wanted now, painted, and dropped because their client left."""
+        """Requests under way; pictures painted, and dropped because their client left."""
         return {"wanted": self._wanted, "painted": self._painted, "dropped": self._dropped}
 
     async def paint(self, job: Job, seed: int) -> Image.Image:
@@ -60,7 +67,6 @@ class Painter:
         assert self._engine is not None, "load comes first"  # noqa: S101  # the shell's promise
         left = threading.Event()
         loop = asyncio.get_running_loop()
-        self._wanted += 1
         try:
             image = await loop.run_in_executor(self._thread, self._engine.paint, job, seed, left)
         except asyncio.CancelledError:
@@ -70,6 +76,13 @@ class Painter:
         else:
             self._painted += 1
             return image
+
+    @contextmanager
+    def wanted(self) -> Iterator[None]:
+        """Keep the process for as long as the block, whoever else leaves."""
+        self._wanted += 1
+        try:
+            yield
         finally:
             self._wanted -= 1
 

@@ -57,6 +57,11 @@ class Model:
         return (-(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple)
 
 
+MAX_LORAS = 16
+MAX_LORA_WEIGHT = 10
+WEBP_SIDE_PX = 16383  # the format's bound
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to paint, and how to hand it over."""
@@ -83,6 +88,9 @@ def make(asked: Asked, model: Model) -> Plan:
     images = _decoded(asked.images)
     size = _asked_size(body, model)
     answer = size or (images[0].size if images else model.rounded(model.default_size))
+    if body.output_format == "webp" and max(answer) > WEBP_SIDE_PX:
+        told = f"a WebP has at most {WEBP_SIDE_PX} pixels a side; ask for png, or give a size"
+        raise wire.bad_request(told, param="output_format")
     work = size or (_edit_size(answer, model) if images else answer)
     job = _text_job(body, model, work)
     plan = Plan(job, _seeds(body), answer)
@@ -168,6 +176,9 @@ def _text_job(body: ImageBody, model: Model, size: Size) -> Job:
     defaults, family = model.options.defaults, model.family
     prompt, tagged = loras.take_tags(body.prompt)
     wanted = [*((entry.name, entry.weight) for entry in body.loras), *tagged]
+    if len(wanted) > MAX_LORAS or any(abs(weight) > MAX_LORA_WEIGHT for _, weight in wanted):
+        told = f"at most {MAX_LORAS} LoRAs, each with a weight of at most {MAX_LORA_WEIGHT}"
+        raise wire.bad_request(told, param="loras")
     guidance, cfg_scale = body.guidance_scale, body.cfg_scale
     if cfg_scale is None and family.distilled_guidance is None:
         cfg_scale = guidance  # where there is no other guidance, it is what is meant

@@ -68,7 +68,7 @@ def load() -> Stopper | None:
     """Load the library, compiled at the first call; None where there is no working compiler."""
     try:
         return Stopper(ctypes.CDLL(str(_compiled())))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # Runtime: no home
         log.warning("no_stopper: pictures whose client left are painted to the end: %s", error)
         return None
 
