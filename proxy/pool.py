@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, assert_never
 
-from proxy import errors
+from proxy import demand, errors
 from proxy.bundled import Bundled
-from proxy.config import Config, ModelConfig
+from proxy.config import Config
 from proxy.foreign import Foreign
 from proxy.logs import LogHub
 from proxy.process import Process
@@ -32,7 +32,6 @@ from proxy.scheduler import (
     Grant,
     Left,
     Load,
-    Model,
     ModelName,
     Phase,
     Prepare,
@@ -52,8 +51,6 @@ from proxy.seat import Departure, Lease, Running, Seat, tell_swap
 log = logging.getLogger(__name__)
 
 RETRY_PINNED_S = 60.0
-ONE_SEAT = 1
-"""The budget without memory accounting: unpinned models demand one seat each, pinned ones none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +68,7 @@ class Pool:
         self._config = config
         self._run_dir = run_dir
         self._hub = hub
-        self._scheduler = Scheduler(
-            [scheduler_model(name, model, config) for name, model in config.models.items()],
-            ONE_SEAT,
-        )
+        self._scheduler = Scheduler(demand.models(config), demand.ONE_SEAT)
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
         self._tickets = itertools.count(1)
@@ -308,16 +302,3 @@ class Pool:
 
     def _grace_s(self, name: str) -> float:
         return self._config.grace_s(self._config.models[name])
-
-
-def scheduler_model(name: str, model: ModelConfig, config: Config) -> Model:
-    """Tell the scheduler what it needs to know of a model."""
-    return Model(
-        ModelName(name),
-        demand=0 if model.pin else ONE_SEAT,
-        concurrency=config.concurrency(model),
-        ttl_s=config.ttl_s(model),
-        patience_s=config.patience_s(model),
-        queue_limit=model.queue_limit,
-        pinned=model.pin,
-    )

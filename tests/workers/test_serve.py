@@ -61,27 +61,20 @@ async def test_check_reads_many_lines_and_imports_nothing() -> None:
     assert [[problem["option"] for problem in one] for one in told] == [[], ["file"], ["a"]]
 
 
-async def test_health_answers_before_the_options_come() -> None:
-    """The socket is bound first: a standby is reachable, and says 503."""
-    async with spawned("echo") as (process, socket, _):
+async def test_health_answers_before_the_load() -> None:
+    """The socket is bound first: a worker that has not loaded is reachable, and says 503."""
+    async with spawned("echo") as (process, socket, lines):
         assert process.stdin is not None
-        reader, writer = await connected(socket)
+        process.stdin.write(b"{}\n")
+        states = [json.loads(await lines.readline())["state"] for _ in range(2)]
+        reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = await reader.read()
         writer.close()
 
+        assert states == ["checked", "imported"]
         assert answer.startswith(b"HTTP/1.1 503")
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"status": "waiting"}
-
-
-async def connected(socket: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect as soon as the worker has bound its socket."""
-    async with asyncio.timeout(8):
-        while True:
-            try:
-                return await asyncio.open_unix_connection(socket)
-            except (FileNotFoundError, ConnectionRefusedError):
-                await asyncio.sleep(0.005)  # no line says that a standby is bound
 
 
 async def test_stdin_that_ends_ends_the_worker() -> None:
