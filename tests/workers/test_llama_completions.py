@@ -29,6 +29,10 @@ pytestmark = [
 ]
 
 
+def past_calls(calls: Any) -> Any:
+    return [{"role": "assistant", "content": "Hm.", "tool_calls": calls}, *ask("Hi")]
+
+
 async def test_completions_of_every_kind_of_prompt(worker: launch.Launched) -> None:
     """A string, token ids and lists of them give one choice for each prompt, in order."""
     turn = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -58,6 +62,65 @@ async def test_completion_stream_echo_and_logprobs(worker: launch.Launched) -> N
     assert streamed == "The capital" + choice["text"]
     assert len(choice["logprobs"]["tokens"]) == whole["usage"]["completion_tokens"]
     assert choice["logprobs"]["text_offset"][0] == 0
+
+
+@pytest.mark.parametrize("echo", [False, True])
+async def test_streamed_text_offsets_go_on(worker: launch.Launched, *, echo: bool) -> None:
+    """Streamed or not, each token is where it is in the text, after the prompt if that is told."""
+    body = {"prompt": ["The capital", "What"], "temperature": 0, "max_tokens": 6, "logprobs": 0}
+    whole = await sent(worker, "/v1/completions", echo=echo, **body)
+    stream = await worker.openai().completions.create(model="tiny", stream=True, echo=echo, **body)
+
+    offsets: list[list[int]] = [[], []]
+    async for chunk in stream:
+        offsets[chunk.choices[0].index] += chunk.choices[0].logprobs.text_offset
+
+    assert offsets == [choice["logprobs"]["text_offset"] for choice in whole["choices"]]
+    assert [told[0] for told in offsets] == ([11, 4] if echo else [0, 0])
+    assert all(len(told) == len(set(told)) > 1 for told in offsets)
+
+
+async def test_cached_tokens_are_those_of_all_prompts(worker: launch.Launched) -> None:
+    """What was found in the cache is counted over the prompts, as the prompts are."""
+    body = {"prompt": ["The capital of France", "What does the cow say"], "max_tokens": 1}
+    await sent(worker, "/v1/completions", **body)
+
+    usage = (await sent(worker, "/v1/completions", n=2, **body))["usage"]
+
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    assert cached == usage["prompt_tokens"] - 2
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_grammar_needs_the_option(worker: launch.Launched, path: str) -> None:
+    """A client may send no grammar unless the options say so, and is told of both cures."""
+    error = await refused(
+        worker, path, messages=ask("Hi"), prompt="Hi", grammar='root ::= "yes" | "no"'
+    )
+
+    assert (error["code"], error["param"]) == ("grammar_not_allowed", "grammar")
+    assert "allow_grammar" in error["message"]
+    assert "json_schema" in error["message"]
+
+
+@pytest.mark.parametrize("calls", [None, []])
+async def test_turn_may_have_no_calls(worker: launch.Launched, calls: Any) -> None:
+    """An assistant's turn that says it has no calls is as good as one that says nothing."""
+    told = await sent(
+        worker, "/v1/chat/completions", messages=past_calls(calls), max_tokens=1, temperature=0
+    )
+
+    assert told["usage"]["completion_tokens"] == 1
+
+
+async def test_arguments_too_deep_to_read_do_no_harm(worker: launch.Launched) -> None:
+    """A past call whose arguments nest without end is answered all the same."""
+    function = {"name": "a", "arguments": "[" * 100_000}
+    call = {"id": "1", "type": "function", "function": function}
+
+    told = await sent(worker, "/v1/chat/completions", messages=past_calls([call]), max_tokens=1)
+
+    assert told["usage"]["completion_tokens"] == 1
 
 
 @pytest.mark.parametrize("prompt", [[999_999], [-1], [[1], [999_999]], [], ["a"] * 99])
@@ -120,10 +183,10 @@ async def test_picture_to_a_text_model_is_refused(worker: launch.Launched) -> No
         ({"messages": ask("Hi"), "temperature": "warm"}, "invalid_value"),
         ({"messages": ask("a" * 2000)}, "context_length_exceeded"),
         ({"messages": ask("a" * 900_000)}, "context_length_exceeded"),
-        ({"messages": ask("Hi"), "grammar": "root ::= ["}, "invalid_grammar"),
-        ({"messages": ask("Hi"), "grammar": 'tree ::= "a"'}, "invalid_grammar"),
-        ({"messages": ask("Hi"), "grammar": "root ::= root"}, "invalid_grammar"),
-        ({"messages": ask("Hi"), "grammar": "root ::= " + "(" * 9999}, "unsupported_schema"),
+        ({"messages": ask("Hi"), "grammar": 'root ::= "a"'}, "grammar_not_allowed"),
+        ({"messages": past_calls(5)}, "invalid_value"),
+        ({"messages": past_calls(True)}, "invalid_value"),  # noqa: FBT003  # JSON
+        ({"messages": past_calls([5])}, "invalid_value"),
         ({"messages": ask("Hi"), "logit_bias": {"999999": 1}}, "invalid_value"),
         ({"messages": ask("Hi"), "tool_choice": "required"}, "invalid_value"),
         (
@@ -153,8 +216,9 @@ async def test_mistakes_are_the_clients(
 
 
 async def test_too_long_says_both_numbers(worker: launch.Launched) -> None:
-    """The message tells how long the prompt is and how long it may be."""
-    with pytest.raises(openai.BadRequestError, match=str(N_CTX)) as failed:
+    """The message has OpenAI's words, by which agents know to shorten, and both numbers."""
+    words = rf"This model's maximum context length is {N_CTX} tokens, but the prompt has \d+;"
+    with pytest.raises(openai.BadRequestError, match=words) as failed:
         await chat(worker, "a" * 2000)
 
     assert failed.value.code == "context_length_exceeded"

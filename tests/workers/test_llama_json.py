@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.workers import launch
-from tests.workers.llama_talk import PARIS, chat, sent
+from tests.workers.llama_talk import OPTIONS, PARIS, ask, chat, refused, sent
 from workers.llama import grammar
 
 pytestmark = [
@@ -42,6 +45,14 @@ SCHEMA = {
     "required": ["colour", "note", "sizes", "round"],
     "additionalProperties": False,
 }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def worker(models: Path) -> AsyncIterator[launch.Launched]:
+    """Serve the tiny chat model to clients that are trusted with grammars."""
+    options = OPTIONS | {"model": str(models / "chat.gguf"), "allow_grammar": True}
+    async with launch.launched("llama", options) as ready:
+        yield ready
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -100,6 +111,22 @@ async def test_tool_is_called_when_it_must(
     levels = {"set_heat": ("low", "high"), "set_light": ("on", "off")}[call.function.name]
     assert json.loads(call.function.arguments)["level"] in levels
     assert answer.choices[0].finish_reason == "tool_calls"
+
+
+async def test_tool_with_definitions_is_called(worker: launch.Launched) -> None:
+    """Parameters as zod writes them, with references into `definitions`, are enforced."""
+    parameters = {
+        "$ref": "#/definitions/Heat",
+        "definitions": {
+            "Heat": {"type": "object", "properties": {"on": {"const": 1}}, "required": ["on"]}
+        },
+    }
+    tool = {"type": "function", "function": {"name": "heat", "parameters": parameters}}
+
+    answer = await chat(worker, tools=[tool], tool_choice="required", max_tokens=200)
+
+    [call] = answer.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"on": 1}
 
 
 async def test_streamed_call_names_itself_once(worker: launch.Launched) -> None:
@@ -171,3 +198,29 @@ async def test_grammar_in_the_body_holds(worker: launch.Launched) -> None:
 
     assert told["choices"][0]["text"] in ("yes", "no")
     assert told["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ("root ::= [", "invalid_grammar"),
+        ('tree ::= "a"', "invalid_grammar"),
+        ("root ::= root", "invalid_grammar"),
+        ("root ::= " + "(" * 9999, "unsupported_grammar"),
+        ('root ::= "a"{2,1}', "unsupported_grammar"),
+        (
+            f'root ::= "{")" * 80_000}" | {"(" * 80_000}"a"{")" * 80_000}',
+            "unsupported_grammar",
+        ),
+        ("root ::= " + '"a"? ' * 300, "unsupported_grammar"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_bad_grammar_is_the_clients(
+    worker: launch.Launched, path: str, rule: str, code: str
+) -> None:
+    """A grammar that is none, or would end the worker, is a 400, and the worker serves on."""
+    error = await refused(worker, path, messages=ask("Hi"), prompt="Hi", grammar=rule)
+
+    assert (error["code"], error["param"]) == (code, "grammar")
+    assert (await chat(worker)).choices[0].message.content == PARIS

@@ -117,7 +117,14 @@ def test_words_before_a_call_are_said_at_once(sizes: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"name": "rm_rf", "arguments": {}}', '{"a": 1}', "<tool_call>nonsense", "a { b < c [TOOL"],
+    [
+        '{"name": "rm_rf", "arguments": {}}',
+        '{"name": {"a": 1}, "arguments": {}}',
+        '{"name": ["get_weather"]}',
+        '{"a": 1}',
+        "<tool_call>nonsense",
+        "a { b < c [TOOL",
+    ],
 )
 @given(pieces)
 def test_what_is_no_call_is_said(text: str, sizes: list[int]) -> None:
@@ -125,6 +132,16 @@ def test_what_is_no_call_is_said(text: str, sizes: list[int]) -> None:
     told = scan(FreeScanner(WEATHER), text, sizes)
 
     assert (calls(told), said(told)) == ([], text)
+
+
+def test_arguments_too_deep_to_read_stay_text() -> None:
+    """A model that opens brackets without end in a call's arguments brings nothing down."""
+    deep = "[" * 100_000
+    call = json.dumps({"name": "get_weather", "arguments": deep})
+
+    told = scan(FreeScanner(WEATHER), f"<tool_call>{call}", [4096])
+
+    assert calls(told) == [("get_weather", deep)]
 
 
 @given(pieces, st.dictionaries(st.text(max_size=5), st.text('}{" \\', max_size=9), max_size=3))

@@ -138,10 +138,14 @@ class Answer:
 
     def usage(self) -> Usage:
         generations = [choice.generation for choice in self._choices]
+        each = len(generations) // len(self._prompts)  # of one prompt; the first may pay for all
         return Usage(
             sum(cells(prompt) for prompt in self._prompts),
             sum(len(g.generated) for g in generations),
-            max(g.cached_tokens for g in generations),
+            sum(
+                max(g.cached_tokens for g in generations[first : first + each])
+                for first in range(0, len(generations), each)
+            ),
         )
 
 
@@ -154,7 +158,8 @@ def refuse_too_long(used: int, n_ctx: int, param: str) -> None:
     """Raise ApiError 400 for a prompt that leaves no room for one token of an answer."""
     if used >= n_ctx:
         raise wire.bad_request(
-            f"the prompt has {used} tokens and the context length of this model is {n_ctx};"
+            # LiteLLM and crewAI know the error by these words of OpenAI's
+            f"This model's maximum context length is {n_ctx} tokens, but the prompt has {used};"
             " shorten it, or raise n_ctx in the model's options",
             code="context_length_exceeded",
             param=param,

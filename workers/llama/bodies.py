@@ -32,7 +32,7 @@ class SamplingBody(wire.Body):
     seed: int | None = None  # -1: random, as none
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
     stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
-    grammar: str | None = None  # GBNF, as llama-server takes it
+    grammar: str | None = None  # GBNF, as llama-server takes it, where the options allow it
     stream: wire.Flag = False
     stream_options: StreamOptions | None = None
 
@@ -52,6 +52,7 @@ class Message(wire.Body):
 
     role: Annotated[str, Field(min_length=1)]
     content: Content | None = None
+    tool_calls: list[dict[str, Any]] | None = None
 
 
 class Function(wire.Body):

@@ -107,7 +107,12 @@ class Chat:
     ) -> tuple[conversation.Conversation, list[Item], list[Sampler]]:
         """Do what takes a while, away from the event loop. Raises ApiError 400."""
         vision = self._loaded.vision
-        asked = conversation.read(body, self._template, vision.marker if vision else None)
+        asked = conversation.read(
+            body,
+            self._template,
+            vision.marker if vision else None,
+            allow_grammar=self._loaded.options.allow_grammar,
+        )
         answers.refuse_unreadable(asked.prompt, self._loaded.n_ctx, "messages")
         prompt = self._items(asked)
         answers.refuse_too_long(answers.cells(prompt), self._loaded.n_ctx, "messages")

@@ -11,8 +11,9 @@ from itertools import accumulate
 from aiohttp import web
 
 from workers import wire
-from workers.llama import answers, grammar
+from workers.llama import answers
 from workers.llama.bodies import CompletionBody
+from workers.llama.conversation import foreign_grammar
 from workers.llama.generator import Generator
 from workers.llama.loading import Loaded
 from workers.llama.sampling import Sampled, Sampler
@@ -53,12 +54,10 @@ class Completions:
                 f"from 1 to {MAX_ANSWERS} answers at once, prompts times n", param="prompt"
             )
         prompts = [self._tokens(prompt) for prompt in given]
-        try:
-            rules = None if body.grammar is None else grammar.check(body.grammar)
-        except grammar.Unsupported as error:
-            raise wire.bad_request(str(error), param="grammar") from None
+        options = self._loaded.options
+        rules = foreign_grammar(body, allowed=options.allow_grammar)
         wanted = answers.sampling(
-            body, self._loaded.options.defaults, grammar=rules, top_logprobs=body.logprobs
+            body, options.defaults, grammar=rules, top_logprobs=body.logprobs
         )
         return prompts, answers.samplers(self._vocabulary, wanted, len(prompts) * body.n)
 
@@ -85,7 +84,12 @@ class Completions:
                 texts[event.choice].append(event.text)
                 tokens[event.choice] += event.tokens
         choices = [
-            self._choice(body, number, "".join(texts[number]), tokens[number], finish)
+            _choice(
+                number,
+                "".join(texts[number]),
+                self._logprobs(body, tokens[number], len(beginnings[number])),
+                finish,
+            )
             for number, finish in enumerate(finishes)
         ]
         usage = answer.usage().body
@@ -99,6 +103,7 @@ class Completions:
         beginnings: Sequence[str],
     ) -> web.StreamResponse:
         head, beginnings = self._head(body), list(beginnings)
+        offsets = [len(beginning) for beginning in beginnings]
         async with wire.EventStream(request) as events:
             async for event in answer.events():
                 number = event.choice
@@ -108,31 +113,29 @@ class Completions:
                 )
                 said, beginnings[number] = beginnings[number] + said, ""
                 if said or finish or body.logprobs is not None:
-                    choice = self._choice(body, number, said, tokens, finish)
+                    logprobs = self._logprobs(body, tokens, offsets[number])
+                    offsets[number] += sum(len(self._name(t.token)) for t in tokens)
+                    choice = _choice(number, said, logprobs, finish)
                     await events.send({**head, "choices": [choice]})
             if body.wants_usage:
                 await events.send({**head, "choices": [], "usage": answer.usage().body})
         return events.response
 
-    def _choice(
-        self,
-        body: CompletionBody,
-        number: int,
-        text: str,
-        tokens: Sequence[Sampled],
-        finish: str | None,
-    ) -> dict[str, object]:
-        logprobs = None if body.logprobs is None else self._logprobs(tokens)
-        return {"index": number, "text": text, "logprobs": logprobs, "finish_reason": finish}
+    def _logprobs(
+        self, body: CompletionBody, tokens: Sequence[Sampled], offset: int
+    ) -> Mapping[str, object] | None:
+        """Write log probabilities, where asked for, in the older shape of this endpoint.
 
-    def _logprobs(self, tokens: Sequence[Sampled]) -> Mapping[str, object]:
-        """Write log probabilities in the older shape of this endpoint."""
+        `offset`: the characters of the choice that come before these tokens.
+        """
+        if body.logprobs is None:
+            return None
         texts = [self._name(sampled.token) for sampled in tokens]
         return {
             "tokens": texts,
             "token_logprobs": [sampled.logprob for sampled in tokens],
             "top_logprobs": [{self._name(t): p for t, p in sampled.top} for sampled in tokens],
-            "text_offset": [0, *accumulate(len(text) for text in texts)][: len(texts)],
+            "text_offset": [*accumulate(map(len, texts), initial=offset)][: len(texts)],
         }
 
     def _name(self, token: int) -> str:
@@ -145,3 +148,9 @@ class Completions:
             "created": int(time.time()),
             "model": body.model or self._loaded.name,
         }
+
+
+def _choice(
+    number: int, text: str, logprobs: Mapping[str, object] | None, finish: str | None
+) -> dict[str, object]:
+    return {"index": number, "text": text, "logprobs": logprobs, "finish_reason": finish}

@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 
 from workers import pictures, wire
-from workers.llama import grammar
-from workers.llama.bodies import ChatBody, Message, NamedChoice, ToolBody
+from workers.llama import gbnf, grammar
+from workers.llama.bodies import ChatBody, Message, NamedChoice, SamplingBody, ToolBody
 from workers.llama.template import ChatTemplate, TemplateFailed
 from workers.llama.tools import (
     ForcedScanner,
@@ -45,11 +45,14 @@ class Conversation:
         return FreeScanner(self.free_tools) if self.free_tools else PlainScanner()
 
 
-def read(body: ChatBody, template: ChatTemplate, marker: str | None) -> Conversation:
+def read(
+    body: ChatBody, template: ChatTemplate, marker: str | None, *, allow_grammar: bool = False
+) -> Conversation:
     """Make sense of a request; decodes its pictures. Raises ApiError 400.
 
     `marker` stands for a picture in the prompt; None: the model reads none.
     """
+    given = foreign_grammar(body, allowed=allow_grammar)
     offered = _offered_tools(body)
     must_call = body.tool_choice == "required" or isinstance(body.tool_choice, NamedChoice)
     found: list[Image.Image] = []
@@ -65,7 +68,7 @@ def read(body: ChatBody, template: ChatTemplate, marker: str | None) -> Conversa
     return Conversation(
         prompt,
         found,
-        _grammar(body, as_tools, must_call=must_call),
+        _grammar(body, given, as_tools, must_call=must_call),
         frozenset(tool.name for tool in as_tools),
         must_call,
     )
@@ -101,8 +104,8 @@ def _message(
     plain = message.model_dump(exclude={"content"}, exclude_none=True)
     plain["role"] = ROLES.get(message.role, message.role)
     plain["content"] = _text(message, number, marker, found)
-    for call in plain.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, dict) else None
+    for call in plain.get("tool_calls", ()):
+        function = call.get("function")
         if isinstance(function, dict) and isinstance(function.get("arguments"), str):
             function["arguments"] = _as_object(function["arguments"])
     return plain
@@ -137,7 +140,7 @@ def _as_object(arguments: str) -> object:
     """Templates write arguments with `tojson`, which would quote a string once more."""
     try:
         return json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
 
 
@@ -149,24 +152,41 @@ def _with_preamble(messages: list[dict[str, Any]], text: str) -> list[dict[str, 
     return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
 
 
-def _grammar(body: ChatBody, tools: Sequence[Tool], *, must_call: bool) -> str | None:
+def foreign_grammar(body: SamplingBody, *, allowed: bool) -> str | None:
+    """Give the grammar that the client wrote, if any. Raises ApiError 400."""
+    if body.grammar is None:
+        return None
+    if not allowed:
+        raise wire.bad_request(
+            "this model takes no grammar, for a bad one would stall or end its worker; use"
+            " response_format with json_schema, or set allow_grammar: true in its options",
+            param="grammar",
+            code="grammar_not_allowed",
+        )
+    try:
+        return gbnf.check_foreign(body.grammar)
+    except gbnf.Unsupported as error:
+        raise wire.bad_request(str(error), param="grammar", code="unsupported_grammar") from None
+
+
+def _grammar(
+    body: ChatBody, given: str | None, tools: Sequence[Tool], *, must_call: bool
+) -> str | None:
     """Choose the grammar of the answer, if any. Raises ApiError 400 for what it cannot enforce."""
     schema = _schema(body)
-    if body.grammar is not None and (schema is not None or must_call):
+    if given is not None and (schema is not None or must_call):
         raise wire.bad_request("grammar goes with neither response_format nor tool_choice")
     if schema is not None and tools and not must_call:
         raise wire.bad_request(
             "response_format and tools do not go together here; set tool_choice: none",
             param="response_format",
         )
-    param = "tools" if must_call else "response_format" if schema is not None else "grammar"
+    param = "tools" if must_call else "response_format"
     try:
         if must_call:
             return forced_grammar(tools)
-        if schema is not None:
-            return grammar.of_schema(schema)
-        return None if body.grammar is None else grammar.check(body.grammar)
-    except grammar.Unsupported as error:
+        return given if schema is None else grammar.of_schema(schema)
+    except gbnf.Unsupported as error:
         raise wire.bad_request(str(error), param=param, code="unsupported_schema") from None
 
 

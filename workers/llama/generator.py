@@ -60,7 +60,11 @@ class Generator:
         self._inbox.put(generation)
 
     def cancel(self, generation: Generation) -> None:
-        """Stop an answer: within one node of the graph on the CPU, one batch elsewhere."""
+        """Stop an answer at the next step, and cut the one under way short.
+
+        On the CPU that ends within one node of the graph, elsewhere with its batch; a picture
+        that is being encoded is encoded to its end.
+        """
         generation.cancelled = True
         if any(row.generation is generation for row in self._rows):
             self._interrupted = True
@@ -162,19 +166,21 @@ class Generator:
         media = row.items[row.done]
         assert isinstance(media, Media)  # noqa: S101  # for the type checker
         assert self._vision is not None  # noqa: S101  # media come from it
-        after = self._vision.decode(
+        result, after = self._vision.decode(
             self._context,
             media,
             position=row.position,
             sequence=row.id,
             batch=self._n_batch,
         )
-        if after is not None:
+        if result == DECODED:
             row.done, row.position = row.done + 1, after
             return
         self._rewind(row)
-        if not self.interrupted() and not self._make_room():
-            self._end(row, "error")
+        if result == INTERRUPTED or (result == NO_ROOM and self._make_room()):
+            return
+        log.error("picture_failed", extra={"result": result})
+        self._end(row, "error")
 
     def _decode_tokens(self, rows: list[Row]) -> None:
         parts = list(self._fill_batch(rows))
@@ -254,9 +260,19 @@ class Generator:
         generation = row.generation
         assert generation is not None  # noqa: S101  # only rows with one end
         row.generation = None
+        self._let_go_of_pictures(row)
         self._tell_end(generation, finish)
         self._waiting.extendleft(self._put_aside)
         self._put_aside.clear()
+
+    def _let_go_of_pictures(self, row: Row) -> None:
+        """Cut a row back to what can be reused, for a picture is megabytes."""
+        if all(isinstance(item, int) for item in row.items):
+            return
+        kept = row.reusable
+        if not self._cut(row, len(kept)):
+            kept = []
+        row.items, row.done, row.position = kept, len(kept), len(kept)
 
     def _tell_end(self, generation: Generation, finish: Finish) -> None:
         self.counts["cancelled" if generation.cancelled else "finished"] += 1

@@ -4,20 +4,19 @@ The grammar makes a subset of what the schema allows, and all of it valid JSON: 
 the order of `properties`, and only declared ones come where any are declared. A keyword that
 narrows the valid values and is not handled here is refused, and so is one in an unforeseen
 combination: a caller who asked for a shape shall get that shape or an error.
-Sources: json-schema.org, draft 2020-12; llama.cpp, grammars/README.md.
+Source: json-schema.org, draft 2020-12.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
+
+from workers.llama import gbnf
+from workers.llama.gbnf import MAX_REPEATS, Unsupported
 
 JsonSchema = Mapping[str, object]
 
-MAX_GRAMMAR_CHARS = 256 << 10
-MAX_GRAMMAR_DEPTH = 64  # the engine's parser recurses on the C stack
-MAX_REPEATS = 2000  # the engine's own limit
 MAX_SCHEMA_DEPTH = 64
 
 ANNOTATIONS = frozenset(
@@ -62,27 +61,20 @@ TEXT_FORMATS["date-time"] = f'{TEXT_FORMATS["date"]} "T" {TEXT_FORMATS["time"]}'
 ANY_OBJECT: JsonSchema = {"type": "object"}
 
 
-class Unsupported(ValueError):
-    """The schema asks for what no grammar here enforces; the message names it."""
-
-
 def of_schema(schema: JsonSchema) -> str:
     """Make the grammar of a JSON schema. Raises Unsupported."""
-    maker = _Maker(schema)
-    maker.rules["root"] = maker.expression(schema, "schema", 0)
-    return check("\n".join(f"{name} ::= {rule}" for name, rule in maker.rules.items()))
+    return of_any([(schema, schema)])
 
 
-def check(grammar: str) -> str:
-    """Refuse a grammar that could bring the engine's parser down. Raises Unsupported."""
-    if len(grammar) > MAX_GRAMMAR_CHARS or "\x00" in grammar:
-        raise Unsupported(f"the grammar is longer than {MAX_GRAMMAR_CHARS} characters, or has NUL")
-    depth = 0
-    for bracket in re.findall(r"[()]", grammar):
-        depth += 1 if bracket == "(" else -1
-        if depth > MAX_GRAMMAR_DEPTH:
-            raise Unsupported(f"the grammar is nested more than {MAX_GRAMMAR_DEPTH} deep")
-    return grammar
+def of_any(schemas: Sequence[tuple[JsonSchema, JsonSchema]]) -> str:
+    """Make the grammar of any one of some schemas. Raises Unsupported.
+
+    Each comes with the schema that its references start from.
+    """
+    maker = _Maker()
+    options = [maker.option(schema, root) for schema, root in schemas]
+    maker.rules["root"] = " | ".join(options)
+    return gbnf.check("\n".join(f"{name} ::= {rule}" for name, rule in maker.rules.items()))
 
 
 def literal(text: str) -> str:
@@ -95,10 +87,15 @@ def literal(text: str) -> str:
 class _Maker:
     """Collects the rules of one grammar; a referenced schema becomes a rule once."""
 
-    def __init__(self, root: JsonSchema) -> None:
-        self._root = root
-        self._names: dict[str, str] = {}  # $ref → rule
+    def __init__(self) -> None:
+        self._root: JsonSchema = {}
+        self._names: dict[tuple[int, str], str] = {}  # root and $ref → rule
         self.rules: dict[str, str] = {"hex": "[0-9a-fA-F]", **BASIC_RULES}
+
+    def option(self, schema: JsonSchema, root: JsonSchema) -> str:
+        """Give an alternative for `schema`, with `root` to start references from."""
+        self._root = root
+        return f"({self.expression(schema, 'schema', 0)})"
 
     def expression(self, schema: object, path: str, depth: int) -> str:
         """Give the right side of a rule for `schema`. Raises Unsupported."""
@@ -131,11 +128,12 @@ class _Maker:
 
     def _reference(self, schema: JsonSchema, path: str, depth: int) -> str:
         ref = str(schema["$ref"])
-        if ref not in self._names:
-            self._names[ref] = f"ref{len(self._names)}"
+        key = id(self._root), ref
+        if key not in self._names:
+            self._names[key] = f"ref{len(self._names)}"
             target = self._resolve(ref, path)
-            self.rules[self._names[ref]] = self.expression(target, ref, depth)
-        return self._names[ref]
+            self.rules[self._names[key]] = self.expression(target, ref, depth)
+        return self._names[key]
 
     def _resolve(self, ref: str, path: str) -> object:
         at: object = self._root

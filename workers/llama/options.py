@@ -68,6 +68,8 @@ class LlamaOptions(serve.Options):
     use_mmap: bool = True
     use_mlock: bool = False
 
+    # Take GBNF from clients. A grammar can stall or end the worker: for clients you trust only.
+    allow_grammar: bool = False
     chat_template: str | None = None  # Jinja text, or the path of a .jinja file
     defaults: SamplingDefaults = SamplingDefaults()
 

@@ -137,30 +137,15 @@ class ForcedScanner:
 
 def forced_grammar(tools: Sequence[Tool]) -> str:
     """Make the grammar of one call of one of the tools. Raises grammar.Unsupported."""
-    return grammar.of_schema(
-        {
-            "anyOf": [
-                {
-                    "type": "object",
-                    "properties": {"name": {"const": t.name}, "arguments": t.parameters},
-                    "required": ["name", "arguments"],
-                }
-                for t in tools
-            ],
-            # references in a tool's parameters are relative to these
-            "$defs": _merged_definitions(tools),
-        }
-    )
+    return grammar.of_any([(_envelope(tool), tool.parameters) for tool in tools])
 
 
-def _merged_definitions(tools: Sequence[Tool]) -> dict[str, object]:
-    merged: dict[str, object] = {}
-    for tool in tools:
-        definitions = tool.parameters.get("$defs", {})
-        for name, schema in definitions.items() if isinstance(definitions, Mapping) else ():
-            if merged.setdefault(name, schema) != schema:
-                raise grammar.Unsupported(f"tools differ in their definition of {name}")
-    return merged
+def _envelope(tool: Tool) -> grammar.JsonSchema:
+    return {
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, "arguments": tool.parameters},
+        "required": ["name", "arguments"],
+    }
 
 
 def parse_calls(said: str, names: Collection[str]) -> Iterator[tuple[str, object]]:
@@ -170,8 +155,11 @@ def parse_calls(said: str, names: Collection[str]) -> Iterator[tuple[str, object
     """
     for value in _call_values(said.strip()):
         call = value.get("function", value) if isinstance(value, dict) else value
-        if isinstance(call, dict) and call.get("name") in names:
-            yield call["name"], _arguments(call)
+        if not isinstance(call, dict):
+            continue
+        name = call.get("name")
+        if isinstance(name, str) and name in names:
+            yield name, _arguments(call)
 
 
 def _call_values(said: str) -> Iterator[object]:
@@ -209,7 +197,7 @@ def _arguments(call: Mapping[str, object]) -> object:
         return arguments
     try:
         return json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return arguments
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 from workers.llama.options import LlamaOptions
 from workers.llama.vocabulary import Vocabulary
 
+CANNOT_ENCODE = -4  # below what llama_decode returns
+
 
 class CannotRead(Exception):
     """The projector cannot make tokens of these pictures."""
@@ -88,23 +90,28 @@ class Vision:
 
     def decode(
         self, context: int, media: Media, *, position: int, sequence: int, batch: int
-    ) -> int | None:
+    ) -> tuple[int, int]:
         """Encode a picture into the KV cache, on the inference thread.
 
-        Returns the next position, or None when it did not fit or was interrupted.
+        Returns what llama_decode does, or CANNOT_ENCODE, and the next position.
         """
+        # in two steps, as in one the encoder's 1 for a failure would be the cache's for no room
+        if mtmd_cpp.mtmd_encode_chunk(self._context, media.chunk):
+            return CANNOT_ENCODE, position
         after = llama_cpp.llama_pos()
-        failed = mtmd_cpp.mtmd_helper_eval_chunk_single(
+        result = mtmd_cpp.mtmd_helper_decode_image_chunk(
             self._context,
             context,
             media.chunk,
+            mtmd_cpp.mtmd_get_output_embd(self._context),
             position,
             sequence,
             batch,
-            False,  # noqa: FBT003  # C: no logits, text follows
             ctypes.byref(after),
+            mtmd_cpp.mtmd_helper_post_decode_callback(),  # none
+            None,
         )
-        return None if failed else after.value
+        return result, after.value
 
 
 def _bitmap(picture: Image.Image) -> int:

@@ -1,0 +1,131 @@
+"""What the llama worker's sequences hold of pictures, and what a failure of one does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from llama_cpp import llama_cpp
+from PIL import Image
+
+from workers.llama.enginelog import EngineLog
+from workers.llama.generator import INTERRUPTED, NO_ROOM, Generator
+from workers.llama.loading import Loaded, Loader
+from workers.llama.options import LlamaOptions
+from workers.llama.rows import Finish, Generation
+from workers.llama.sampling import Sampler, Sampling
+from workers.llama.vision import CANNOT_ENCODE, Item, Media
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
+
+Make = Callable[..., Generation]
+
+
+class Broken:
+    """Stands in for a projector whose every picture ends with these results, one by one."""
+
+    def __init__(self, *results: int) -> None:
+        self.results = list(results)
+
+    def decode(self, _context: int, _media: Media, **where: int) -> tuple[int, int]:
+        return self.results.pop(0), where["position"]
+
+
+@pytest.fixture(scope="module")
+def loaded(models: Path) -> Iterator[Loaded]:
+    """Give the tiny vision model, in this process; tests take its steps themselves."""
+    options = LlamaOptions(
+        model=str(models / "chat.gguf"),
+        mmproj=str(models / "llava-mmproj.gguf"),
+        n_ctx=256,
+        n_threads=1,
+    )
+    log = EngineLog()
+    log.install()
+    yield Loader(options, lambda _: None, log).load(lambda: False)
+    quiet = llama_cpp.llama_log_callback()
+    llama_cpp.llama_log_set(quiet, None)
+
+
+@pytest.fixture
+def ends() -> list[Finish]:
+    return []
+
+
+@pytest.fixture
+def make(loaded: Loaded, ends: list[Finish]) -> Make:
+    def generation(prompt: list[Item], max_tokens: int = 2) -> Generation:
+        sampler = Sampler(loaded.vocabulary, Sampling())
+        return Generation(prompt, sampler, max_tokens, lambda _: True, ends.append)
+
+    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(loaded.context), True)  # noqa: FBT003  # C
+    return generation
+
+
+def shown(loaded: Loaded) -> list[Item]:
+    """Make a prompt with some words, a picture and more words."""
+    assert loaded.vision is not None
+    picture = Image.new("RGB", (64, 64), "red")
+    text = f"What colour is this? {loaded.vision.marker} Say."
+    return loaded.vision.prompt(loaded.vocabulary, text, [picture])
+
+
+def run(generator: Generator, *generations: Generation, steps: int = 50) -> None:
+    """Take steps until all have ended; fails after so many."""
+    for generation in generations:
+        generator.submit(generation)
+    for _ in range(steps):
+        generator._step()
+        if not (generator.busy or generator.waiting):
+            return
+    pytest.fail("the generator goes on and on")
+
+
+def test_idle_rows_hold_no_pictures(loaded: Loaded, make: Make, ends: list[Finish]) -> None:
+    """When an answer has ended its pictures go, and the words before them can be reused."""
+    generator = Generator(loaded)
+    prompt = shown(loaded)
+    before = next(n for n, item in enumerate(prompt) if isinstance(item, Media))
+
+    run(generator, make(prompt))
+    again = make(shown(loaded))
+    run(generator, again)
+
+    held = [item for row in generator._rows for item in row.items]
+    assert ends == ["length", "length"]
+    assert not any(isinstance(item, Media) for item in held)
+    assert again.cached_tokens == before > 0
+
+
+@pytest.mark.parametrize("result", [CANNOT_ENCODE, -1, -3, 7])
+def test_broken_picture_fails_its_own_request(
+    loaded: Loaded, make: Make, ends: list[Finish], result: int
+) -> None:
+    """What is not for want of room costs nobody else anything: not even an idle sequence."""
+    words: list[Item] = [*loaded.vocabulary.prompt("What does the cow say?")]
+    generator = Generator(dataclasses.replace(loaded, vision=Broken(result)))  # type: ignore[arg-type]  # a stand-in
+    run(generator, make(words))
+
+    run(generator, make(shown(loaded)), other := make(words))
+
+    assert ends == ["length", "error", "length"]
+    assert generator.counts["put_aside"] == 0
+    assert other.cached_tokens == len(words) - 1
+
+
+def test_picture_without_room_is_tried_again(
+    loaded: Loaded, make: Make, ends: list[Finish]
+) -> None:
+    """An idle sequence makes way for a picture; with nothing left to make way, it is an error."""
+    generator = Generator(
+        dataclasses.replace(loaded, vision=Broken(INTERRUPTED, NO_ROOM, NO_ROOM))  # type: ignore[arg-type]  # a stand-in
+    )
+    words: list[Item] = [*loaded.vocabulary.prompt("What does the cow say?")]
+    run(generator, make(words))
+
+    run(generator, make(shown(loaded)))
+
+    assert ends == ["length", "error"]
+    assert [row.id for row in generator._rows if row.items[: len(words)] == words] == []
