@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from llama_cpp import llama_cpp
+from llama_cpp import _utils, llama_cpp
 from PIL import Image
 
 from workers.llama.enginelog import EngineLog
@@ -19,6 +20,10 @@ from workers.llama.sampling import Sampler, Sampling
 from workers.llama.vision import CANNOT_ENCODE, Item, Media
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
+
+# the package opens these when it is imported, and leaves them to the interpreter's last complaint
+atexit.register(_utils.outnull_file.close)
+atexit.register(_utils.errnull_file.close)
 
 Make = Callable[..., Generation]
 
