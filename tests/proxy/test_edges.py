@@ -46,7 +46,7 @@ async def test_a_client_that_leaves_at_once_leaves_no_process(tmp_path: Path, st
         assert hotseat.pool is not None
         asking = tasks.create_task(hold(hotseat.pool.lease("a")))
         for _ in range(steps):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop: which one is the point of the test
         asking.cancel()
         await asyncio.wait({asking})
         await hotseat.pool.unload(None)
