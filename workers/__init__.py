@@ -16,12 +16,22 @@ status    JSON lines on descriptor N:
           ``{"state": "ready", "facts": {…}}``  measured facts of the model,
           ``{"state": "failed", "reason": …, "detail": …}`` with a reason of `serve.Reason`.
           EOF without ``ready`` is a failed start.
-errors    OpenAI error bodies (`wire.ApiError`).
+errors    OpenAI error bodies (`wire.ApiError`). Where memory runs out during a request, and the
+          process lives on, 503 with the header ``X-Hotseat-Reason: out_of_memory``
+          (`wire.OutOfMemory`); at load it is the reason of ``failed``. An engine may also abort.
 cancel    A client that leaves cancels its request: tokens stop; an image stops at the next step,
           or the process exits if the engine cannot stop.
 stop      SIGTERM: cut what still runs and exit 0. The proxy drains before it asks.
 check     ``--check``: reads lines of options, answers each with one line
-          ``{"problems": [{"option": …, "message": …}]}``; imports no engine.
+          ``{"problems": [{"option": …, "message": …}], "memory": …}``; imports no engine.
+memory    What the worker would hold, null where there are problems or it cannot tell:
+          ``{"parts": [{"what": "weights", "place": …, "bytes": N}, …],``
+          ``"requests": [{"up_to_pixels": 262144, "bytes": N}, …]}``. A place is ``device``, the
+          GPU where there is one; ``host``, memory of the host whatever happens; ``context``, the
+          GPU's too, but not there at all without one. Without a GPU the worker holds ``device``
+          and ``host`` together. ``requests`` is what one request needs on top, on the device,
+          while it paints a picture of so many pixels: a ladder, ascending, up to the largest that
+          the worker paints; empty where requests need nothing more.
 ========  =====================================================================================
 
 `serve.run` keeps this contract; a worker brings what `serve.Worker` names. `echo` is a whole

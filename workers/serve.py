@@ -10,16 +10,17 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workers import lifeline, wire
+from workers.memory import Memory
+from workers.status import StatusPipe
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ Reason = Literal[
 Progress = Callable[[float], None]
 """Takes the part that is loaded, 0 to 1; callable from any thread, as often as one likes."""
 
-PROGRESS_EVERY_S = 0.05
-DETAIL_CHARACTERS = 1000  # so that a line fits PIPE_BUF, and its write is one (pipe(7))
+NO_HOST_MEMORY = "the host has no memory left"
+NO_THREAD = "can't start new thread"  # for want of room for its stack
 BACKLOG = 4096  # connections that may come while the loop is busy; the kernel's own bound
 
 
@@ -59,6 +60,7 @@ class LoadFailed(Exception):
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
+OptionsT_contra = TypeVar("OptionsT_contra", bound=Options, contravariant=True)
 
 
 class Worker(Protocol[OptionsT]):
@@ -83,6 +85,17 @@ class Worker(Protocol[OptionsT]):
 
     def close(self) -> None:
         """Stop the engine's work soon. Called on SIGTERM; the process exits right after."""
+
+
+@runtime_checkable
+class Estimator(Protocol[OptionsT_contra]):
+    """A worker that can tell what a load will take."""
+
+    def estimate(self, options: OptionsT_contra) -> Memory:
+        """Reckon it without the engine, in milliseconds.
+
+        It is asked only of options without problems, and raises for nothing that a file holds.
+        """
 
 
 def run(worker: Worker[Any]) -> NoReturn:
@@ -118,29 +131,6 @@ def problems_of(
             for e in error.errors(include_url=False)
         ]
     return options, list(worker.check(options))
-
-
-class StatusPipe:
-    """Writes status lines; safe from any thread, for a line is one atomic write."""
-
-    def __init__(self, fd: int) -> None:
-        os.set_inheritable(fd, False)  # noqa: FBT003  # the name of the call says what it is
-        self._fd = fd
-        self._last_progress = 0.0
-
-    def say(self, state: str, **more: object) -> None:
-        told = {k: v[:DETAIL_CHARACTERS] if isinstance(v, str) else v for k, v in more.items()}
-        line = json.dumps({"state": state, **told}) + "\n"
-        try:
-            os.write(self._fd, line.encode())
-        except BrokenPipeError:
-            lifeline.die()
-
-    def progress(self, part: float) -> None:
-        now = time.monotonic()
-        if now - self._last_progress >= PROGRESS_EVERY_S or part >= 1:
-            self._last_progress = now
-            self.say("loading", progress=round(min(max(part, 0.0), 1.0), 3))
 
 
 class Shell(Generic[OptionsT]):
@@ -238,11 +228,13 @@ def _failures_told() -> Iterator[None]:
     except LoadFailed:
         raise
     except MemoryError as error:
-        raise LoadFailed("out_of_memory", "the host has no memory left") from error
+        raise LoadFailed("out_of_memory", NO_HOST_MEMORY) from error
     except ImportError as error:
         told = f"{error}; run: pip install 'hotseat[{lifeline.program()}]' (README, Install)"
         raise LoadFailed("not_installed", told) from error
     except Exception as error:  # an engine may raise anything, and the client must be told
+        if NO_THREAD in str(error):
+            raise LoadFailed("out_of_memory", f"{NO_HOST_MEMORY}: {error}") from error
         log.exception("start_failed")
         raise LoadFailed("engine_error", f"{type(error).__name__}: {error}") from error
 
@@ -285,7 +277,14 @@ async def _next_line(lines: asyncio.StreamReader) -> bytes:
 
 def _check_lines(worker: Worker[Any]) -> NoReturn:
     for line in sys.stdin:
-        _, problems = problems_of(worker, line)
-        answer = [{"option": p.option, "message": p.message} for p in problems]
-        sys.stdout.write(json.dumps({"problems": answer}) + "\n")
+        sys.stdout.write(json.dumps(_checked(worker, line)) + "\n")
     sys.exit(0)
+
+
+def _checked(worker: Worker[Any], line: str) -> dict[str, object]:
+    options, problems = problems_of(worker, line)
+    told = [{"option": p.option, "message": p.message} for p in problems]
+    memory = None
+    if options is not None and not problems and isinstance(worker, Estimator):
+        memory = worker.estimate(options).as_json()
+    return {"problems": told, "memory": memory}

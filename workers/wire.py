@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -24,6 +24,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 class ApiError(Exception):
     """An answer in OpenAI's error shape; the message says what to do next."""
+
+    headers: Mapping[str, str] = {}
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None
@@ -45,6 +47,18 @@ class ApiError(Exception):
                 "code": self.code,
             }
         }
+
+
+class OutOfMemory(ApiError):
+    """Memory ran out during a request: 503, with a header that tells the proxy the reason.
+
+    The worker lives on. The proxy may make room and send the request again.
+    """
+
+    headers: Mapping[str, str] = {"X-Hotseat-Reason": "out_of_memory"}
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, code="capacity_exceeded")
 
 
 def bad_request(
@@ -128,6 +142,9 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         if error.status < 400:  # noqa: PLR2004
             raise
         return _render(ApiError(error.status, f"{error.reason}: {request.method} {request.path}"))
+    except MemoryError:
+        log.exception("out_of_memory")
+        return _render(OutOfMemory("the host has no memory left for this; ask for less"))
     except Exception:  # the last door of the process: tell the client, keep the traceback
         log.exception("request_failed")
         told = "the worker met an error of its own; see its log"
@@ -138,7 +155,8 @@ def _render(error: ApiError) -> web.Response:
     """Make the answer; the reason phrase says it too, as Open WebUI shows nothing else."""
     phrase = re.sub(r"[^\x20-\x7e]+", " ", error.message)[:REASON_CHARACTERS]
     # SDKs would try a failed generation twice more, each time a job for the GPU
-    headers = {"x-should-retry": "false"} if error.status >= 500 else {}  # noqa: PLR2004
+    retry = {"x-should-retry": "false"} if error.status >= 500 else {}  # noqa: PLR2004
+    headers = {**retry, **error.headers}
     return web.json_response(error.body, status=error.status, reason=phrase, headers=headers)
 
 

@@ -122,17 +122,20 @@ async def test_work_that_waits_and_is_left_never_begins(engine: Engine) -> None:
     assert begun == ["stayed"]
 
 
-async def test_no_memory_is_an_answer_and_not_an_end(engine: Engine) -> None:
-    """A picture too many gets 503, and the next work its result."""
+@pytest.mark.parametrize("where", ["gpu", "cpu"])
+async def test_no_memory_is_an_answer_and_not_an_end(engine: Engine, where: str) -> None:
+    """A picture too many gets 503, and the next work its result. On a CPU torch has no class."""
     import torch  # noqa: PLC0415  # as above
 
     from workers.florence2.turns import Turns  # noqa: PLC0415  # as above
 
     def too_much(_: Engine) -> None:
+        if where == "cpu":
+            torch.empty(1 << 50)
         raise torch.OutOfMemoryError
 
     turns = Turns(engine)
-    with pytest.raises(wire.ApiError) as raised:
+    with pytest.raises(wire.OutOfMemory) as raised:
         await turns.take(too_much)
 
     assert (raised.value.status, raised.value.code) == (503, "capacity_exceeded")

@@ -11,8 +11,8 @@ import pytest
 from llama_cpp import _utils, llama_cpp
 from PIL import Image
 
-from workers.llama.enginelog import EngineLog
-from workers.llama.generator import INTERRUPTED, NO_ROOM, Generator
+from workers.llama.enginelog import ERROR, EngineLog
+from workers.llama.generator import INTERRUPTED, NO_MEMORY, NO_ROOM, Generator
 from workers.llama.loading import Loaded, Loader
 from workers.llama.options import LlamaOptions
 from workers.llama.rows import Finish, Generation
@@ -118,6 +118,21 @@ def test_broken_picture_fails_its_own_request(
     assert ends == ["length", "error", "length"]
     assert generator.counts["put_aside"] == 0
     assert other.cached_tokens == len(words) - 1
+
+
+@pytest.mark.parametrize("result", [NO_MEMORY, CANNOT_ENCODE])
+def test_want_of_memory_is_told_from_other_failures(
+    loaded: Loaded, make: Make, ends: list[Finish], result: int
+) -> None:
+    """The engine's result says it; a projector's does not, and then the log has the last word."""
+    generator = Generator(dataclasses.replace(loaded, vision=Broken(result, CANNOT_ENCODE)))  # type: ignore[arg-type]  # a stand-in
+    if result == CANNOT_ENCODE:
+        loaded.log._take(ERROR, b"clip: failed to allocate buffer of size 99\n", None)
+
+    run(generator, make(shown(loaded)))
+    run(generator, make(shown(loaded)))
+
+    assert ends == ["out_of_memory", "error"]
 
 
 def test_picture_without_room_is_tried_again(

@@ -11,11 +11,20 @@ cannot be a model at all is named for what it is:
 `impostor`              what is often saved under the name of any file, by its first bytes
 ======================  =======================================================================
 
-They raise `BadFile` and nothing else. Its message goes on after the name of the file: "is empty;
-download it again".
+They raise `BadFile`, MemoryError where the host has none, and nothing else. The message of
+`BadFile` goes on after the name of the file: "is empty; download it again".
 """
 
-from workers.files.header import BadFile, Header, Shape
+from workers.files.header import BadFile, Header, Shape, count
 from workers.files.reading import impostor, read, read_gguf, read_safetensors
 
-__all__ = ["BadFile", "Header", "Shape", "impostor", "read", "read_gguf", "read_safetensors"]
+__all__ = [
+    "BadFile",
+    "Header",
+    "Shape",
+    "count",
+    "impostor",
+    "read",
+    "read_gguf",
+    "read_safetensors",
+]

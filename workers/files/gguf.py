@@ -10,6 +10,7 @@ import math
 import mmap
 import struct
 
+from workers.files import types
 from workers.files.header import MAX_DIMENSIONS, BadFile, Header, Tensor, Value, of_tensors
 
 MAGIC = b"GGUF"
@@ -30,39 +31,39 @@ SCALARS = {
 }
 MAX_ARRAY_READ = 1024  # longer ones are vocabularies
 
-BLOCKS = {  # ggml type → (values in a block, bytes of a block); ggml.c, type_traits
-    0: (1, 4),
-    1: (1, 2),
-    2: (32, 18),
-    3: (32, 20),
-    6: (32, 22),
-    7: (32, 24),
-    8: (32, 34),
-    9: (32, 36),
-    10: (256, 84),
-    11: (256, 110),
-    12: (256, 144),
-    13: (256, 176),
-    14: (256, 210),
-    15: (256, 292),
-    16: (256, 66),
-    17: (256, 74),
-    18: (256, 98),
-    19: (256, 50),
-    20: (32, 18),
-    21: (256, 110),
-    22: (256, 82),
-    23: (256, 136),
-    24: (1, 1),
-    25: (1, 2),
-    26: (1, 4),
-    27: (1, 8),
-    28: (1, 8),
-    29: (256, 56),
-    30: (1, 2),
-    34: (256, 54),
-    35: (256, 66),
-    39: (32, 17),
+TYPES = {  # ggml_type; ggml.h
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    6: "Q5_0",
+    7: "Q5_1",
+    8: "Q8_0",
+    9: "Q8_1",
+    10: "Q2_K",
+    11: "Q3_K",
+    12: "Q4_K",
+    13: "Q5_K",
+    14: "Q6_K",
+    15: "Q8_K",
+    16: "IQ2_XXS",
+    17: "IQ2_XS",
+    18: "IQ3_XXS",
+    19: "IQ1_S",
+    20: "IQ4_NL",
+    21: "IQ3_S",
+    22: "IQ2_S",
+    23: "IQ4_XS",
+    24: "I8",
+    25: "I16",
+    26: "I32",
+    27: "I64",
+    28: "F64",
+    29: "IQ1_M",
+    30: "BF16",
+    34: "TQ1_0",
+    35: "TQ2_0",
+    39: "MXFP4",
 }
 
 
@@ -130,6 +131,6 @@ class _Reader:
             raise ValueError(f"{name!r} has {dimensions} dimensions")
         shape = tuple(self._scalar("<Q") for _ in range(dimensions))[::-1]
         kind, start = self._scalar("<I"), self._scalar("<Q")
-        per_block, block_bytes = BLOCKS.get(kind, (1, 0))
-        end = start + math.prod(shape) // per_block * block_bytes
-        return Tensor(name, shape, end, kind in BLOCKS)
+        known = TYPES.get(kind)
+        size_bytes = 0 if known is None else types.bytes_of(known, math.prod(shape))
+        return Tensor(name, shape, start + size_bytes, known)

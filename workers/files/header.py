@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ class Header:
     keys: Mapping[str, Value] = field(default_factory=dict)  # GGUF's; None: an array stepped over
     data_end: int = 0  # bytes the file must have for all its tensors to be there
     unsized: tuple[str, ...] = ()  # tensors of unknown types: `data_end` may be too low for them
+    types: Mapping[str, str] = field(default_factory=dict)  # by the tensor's name; see `types`
 
     def has(self, part: str) -> bool:
         """Tell whether any tensor's name contains `part`."""
@@ -57,7 +59,12 @@ class Tensor:
     name: str
     shape: Shape
     end: int  # counted from where the data begin
-    is_sized: bool  # False: of an unknown type, so `end` may be too low
+    type: str | None  # None: unknown, so `end` may be too low
+
+
+def count(shape: Shape) -> int:
+    """Count the values of a tensor."""
+    return math.prod(shape)
 
 
 def of_tensors(
@@ -67,5 +74,6 @@ def of_tensors(
         {tensor.name: tensor.shape for tensor in tensors},
         keys or {},
         max((data_start + tensor.end for tensor in tensors), default=0),
-        tuple(tensor.name for tensor in tensors if not tensor.is_sized),
+        tuple(tensor.name for tensor in tensors if tensor.type is None),
+        {tensor.name: tensor.type for tensor in tensors if tensor.type is not None},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import struct
 from collections.abc import Callable
@@ -58,6 +59,8 @@ def _read(path: Path, parse_of: Callable[[bytes], Parse]) -> Header:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _whole(parse(data), len(data))
     except OSError as error:
+        if error.errno == errno.ENOMEM:  # the file may well be sound
+            raise MemoryError from error
         raise BadFile(f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError, struct.error) as error:
         raise BadFile(f"is cut short or damaged ({error}); download it again") from error

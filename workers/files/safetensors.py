@@ -11,27 +11,11 @@ import mmap
 import struct
 from typing import Any
 
+from workers.files import types
 from workers.files.header import MAX_DIMENSIONS, Header, Tensor, of_tensors
 
 LENGTH_BYTES = 8
 MAX_JSON_BYTES = 100_000_000  # the library's own bound
-VALUE_BYTES = {
-    "F64": 8,
-    "I64": 8,
-    "U64": 8,
-    "F32": 4,
-    "I32": 4,
-    "U32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I16": 2,
-    "U16": 2,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-}
 
 
 def begins(head: bytes) -> bool:
@@ -56,7 +40,7 @@ def _tensor(name: str, entry: Any) -> Tensor:
     numbers = (*shape, start, end)
     if not all(type(n) is int and n >= 0 for n in numbers) or len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"odd shape or offsets of {name!r}")
-    value_bytes = VALUE_BYTES.get(entry["dtype"])
-    if end < start or (value_bytes is not None and end - start != math.prod(shape) * value_bytes):
+    known = entry["dtype"] if entry["dtype"] in types.BLOCKS else None
+    if end < start or (known and end - start != types.bytes_of(known, math.prod(shape))):
         raise ValueError(f"{name!r} has another size than its shape says")
-    return Tensor(name, shape, end, value_bytes is not None)
+    return Tensor(name, shape, end, known)

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 
 from workers import serve
-from workers.florence2 import checks
+from workers.florence2 import checks, estimate
 from workers.florence2.options import Florence2Options
+from workers.memory import Memory
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",  # else a wrong name is retried for minutes
@@ -28,6 +29,9 @@ class Florence2:
 
     def check(self, options: Florence2Options) -> Sequence[serve.Problem]:
         return checks.problems(options)
+
+    def estimate(self, options: Florence2Options) -> Memory:
+        return estimate.estimate(options)
 
     def prepare(self) -> None:
         """Import the engine, told beforehand that there is no network."""

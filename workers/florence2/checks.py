@@ -128,13 +128,13 @@ def _wrong_layout(config: dict[str, Any]) -> str | None:
 
 
 def _wrong_weights(directory: Path) -> Iterator[str]:
-    for name in _weight_files(directory):
+    for name in weight_files(directory):
         told = _wrong_safetensors(directory / name)
         if told:
             yield f"{name} {told}"
 
 
-def _weight_files(directory: Path) -> list[str]:
+def weight_files(directory: Path) -> list[str]:
     if (directory / WEIGHTS).is_file():
         return [WEIGHTS]
     index = json.loads((directory / WEIGHTS_INDEX).read_bytes())

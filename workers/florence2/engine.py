@@ -7,6 +7,7 @@ Import this module late: torch takes seconds. Nothing here is safe for threads:
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,12 @@ from workers.florence2.tasks import Question, Shape, prompt_too_long
 
 NO_REPEAT = 3  # tokens; as published for captions. In boxes and OCR it forbids true answers
 HALF_A_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of missing bytes
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch has no class for it
+# torch has a class for its own allocator on a GPU only
+_OUT_OF_MEMORY = re.compile(
+    r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|CUDA error: out of memory"
+    r"|(?:CUBLAS|CUDNN)_STATUS_(?:ALLOC_FAILED|INTERNAL_ERROR_HOST_ALLOCATION_FAILED)"
+    r"|Cannot allocate memory|can't start new thread|bad_alloc"
+)
 DEGENERATE = (
     "the model said nothing but special tokens (degenerate output), as Florence-2-large-ft is"
     " known to; use the checkpoint without -ft, or another dtype"
@@ -184,7 +190,7 @@ class _Probabilities:
 
 def is_out_of_memory(error: Exception) -> bool:
     known = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, known) or CPU_OUT_OF_MEMORY in str(error)
+    return isinstance(error, known) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def _vocabulary_of(tokenizer: Any) -> Vocabulary:

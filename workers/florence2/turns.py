@@ -54,7 +54,7 @@ class Turns:
         try:
             with self.engine.looking(left):
                 return work(self.engine)
-        except torch.AcceleratorError:
+        except torch.AcceleratorError:  # also of memory that the driver itself could not get
             log.exception("device_lost")  # nothing on this device can work any more
             os._exit(1)
         except (RuntimeError, MemoryError) as error:
@@ -63,8 +63,6 @@ class Turns:
         # only here have the frames of that error let go of their tensors
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        raise wire.ApiError(
-            503,
-            "the device has no memory left for this picture; try again, or fewer at a time",
-            code="capacity_exceeded",
+        raise wire.OutOfMemory(
+            "the device has no memory left for this picture; try again, or fewer at a time"
         )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from workers import serve
-from workers.llama import checks
+from workers.llama import checks, estimate
 from workers.llama.options import LlamaOptions
+from workers.memory import Memory
 
 if TYPE_CHECKING:
     from workers.llama.face import Face
@@ -25,6 +26,9 @@ class Llama:
 
     def check(self, options: LlamaOptions) -> Sequence[serve.Problem]:
         return checks.problems(options)
+
+    def estimate(self, options: LlamaOptions) -> Memory:
+        return estimate.estimate(options)
 
     def prepare(self) -> None:
         from workers.llama import face  # noqa: PLC0415  # the engine, which --check must not need

@@ -126,14 +126,14 @@ class Answer:
             self._generator.cancel(choice.generation)
 
     async def events(self) -> AsyncIterator[Piece | End]:
-        """Yield what comes, until every choice has ended. Raises ApiError 500."""
+        """Yield what comes, until every choice has ended. Raises ApiError 500, OutOfMemory."""
         open_choices = len(self._choices)
         while open_choices:
             event = await self._events.get()
             if isinstance(event, End):
                 open_choices -= 1
-                if event.finish == "error":
-                    raise wire.ApiError(500, "the engine could not compute this; see its log")
+                if event.finish in ("error", "out_of_memory"):
+                    raise failure(event.finish == "out_of_memory")
             yield event
 
     def usage(self) -> Usage:
@@ -147,6 +147,14 @@ class Answer:
                 for first in range(0, len(generations), each)
             ),
         )
+
+
+def failure(no_memory: bool) -> wire.ApiError:  # noqa: FBT001  # what the engine told
+    """Make the error for what the engine could not compute."""
+    if no_memory:
+        told = "the engine has no memory left for this; send less, or fewer requests at a time"
+        return wire.OutOfMemory(told)
+    return wire.ApiError(500, "the engine could not compute this; see its log")
 
 
 def cells(prompt: Sequence[Item]) -> int:

@@ -57,16 +57,17 @@ def _model(options: LlamaOptions) -> Iterator[serve.Problem]:
             f"{options.model} ({head.architecture}) can only embed; add `embedding: true`",
             "bad_options",
         )
-    yield from _other_parts(options.model)
-
-
-def _other_parts(path: str) -> Iterator[serve.Problem]:
-    """Check the other files of a model that was split; the engine finds them by name."""
-    found = _FIRST_PART.search(path)
-    for number in range(2, int(found[1]) + 1 if found else 0):
-        part = header("model", _FIRST_PART.sub(f"-{number:05}-of-\\1.gguf", path))
+    for path in other_parts(options.model):
+        part = header("model", path)
         if isinstance(part, serve.Problem):
             yield part
+
+
+def other_parts(path: str) -> list[str]:
+    """Name the other files of a model that was split; the engine finds them by name."""
+    found = _FIRST_PART.search(path)
+    numbers = range(2, int(found[1]) + 1 if found else 0)
+    return [_FIRST_PART.sub(f"-{number:05}-of-\\1.gguf", path) for number in numbers]
 
 
 def _projector(options: LlamaOptions) -> Iterator[serve.Problem]:

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from llama_cpp import llama_cpp
@@ -18,15 +19,17 @@ from workers.llama.loading import POOLING, Loaded
 
 log = logging.getLogger(__name__)
 
+NO_MEMORY = -2  # of what llama_decode and llama_encode return
 Vector = NDArray[np.float32]  # (n_embd,), not normalised; for reranking (n_cls_out,)
+Failure = Literal["error", "out_of_memory"]
 
 
 @dataclass(eq=False, slots=True)
 class Reading:
-    """One text to read. `on_end` runs on the inference thread, once; None = it failed."""
+    """One text to read. `on_end` runs on the inference thread, once."""
 
     tokens: Sequence[int]
-    on_end: Callable[[Vector | None], object]
+    on_end: Callable[[Vector | Failure], object]
     cancelled: bool = False
 
 
@@ -104,9 +107,10 @@ class Embedder:
         if self._memory:
             llama_cpp.llama_memory_clear(self._memory, True)  # noqa: FBT003  # C: the data too
         self._fill_batch(readings)
-        failed = self._decode(self._context, self._batch) != 0
+        result = self._decode(self._context, self._batch)
+        failure: Failure = "out_of_memory" if result == NO_MEMORY else "error"
         for number, reading in enumerate(readings):
-            reading.on_end(None if failed else self._vector(number))
+            reading.on_end(failure if result else self._vector(number))
             self.counts["finished"] += 1
             self.counts["tokens"] += len(reading.tokens)
 

@@ -13,8 +13,9 @@ from workers import serve
 INFO, WARNING, ERROR, CONTINUED = 2, 3, 4, 5  # ggml_log_level
 KEPT_ERRORS = 6
 _NO_MEMORY = re.compile(
-    r"out of memory|OutOfDeviceMemory|failed to allocate|unable to allocate|cudaMalloc failed"
-    r"|not enough (?:space|memory)|insufficient memory",
+    r"out of memory|OutOfDeviceMemory|(?:failed|unable) to allocate|cannot allocate memory"
+    r"|alloc(?:_buffer|_tensor_range)?: .*failed|cudaMalloc failed|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|bad_alloc|not enough (?:space|memory)|insufficient memory",
     re.IGNORECASE,
 )
 
@@ -35,6 +36,7 @@ class EngineLog:
     def loaded(self) -> None:
         """Pass on no more than warnings: the rest is a line for every picture."""
         self._least = WARNING
+        self._errors.clear()
 
     def _take(self, level: int, text: bytes, _data: object) -> None:
         """Keep or drop one piece; CONTINUED goes on with the line before it."""
@@ -47,10 +49,16 @@ class EngineLog:
         if self._level == ERROR and line.strip():
             self._errors.append(line.strip())
 
+    def told_of_no_memory(self) -> bool:
+        """Tell whether the last errors speak of memory, and forget them."""
+        told = any(map(_NO_MEMORY.search, self._errors))
+        self._errors.clear()
+        return told
+
     def failure(self, what: str) -> serve.LoadFailed:
         """Make the error for a load that failed, with the engine's last errors as the reason."""
         told = "; ".join(dict.fromkeys(self._errors)) or "the engine gave no reason"
-        if _NO_MEMORY.search(told):
+        if self.told_of_no_memory():
             return serve.LoadFailed(
                 "out_of_memory", f"{what}: {told}; try a lower n_ctx or a smaller quant"
             )

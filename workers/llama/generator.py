@@ -29,7 +29,7 @@ from workers.llama.vision import Media
 
 log = logging.getLogger(__name__)
 
-DECODED, NO_ROOM, INTERRUPTED = 0, 1, 2  # what llama_decode returns
+DECODED, NO_ROOM, INTERRUPTED, NO_MEMORY = 0, 1, 2, -2  # what llama_decode returns
 
 
 class Generator:
@@ -39,6 +39,7 @@ class Generator:
         self._context = loaded.context
         self._vocabulary = loaded.vocabulary
         self._vision = loaded.vision
+        self._log = loaded.log
         self._n_ctx = loaded.n_ctx
         self._n_batch: int = llama_cpp.llama_n_batch(loaded.context)
         self._memory = llama_cpp.llama_get_memory(loaded.context)
@@ -180,7 +181,7 @@ class Generator:
         if result == INTERRUPTED or (result == NO_ROOM and self._make_room()):
             return
         log.error("picture_failed", extra={"result": result})
-        self._end(row, "error")
+        self._end(row, self._failure(result))
 
     def _decode_tokens(self, rows: list[Row]) -> None:
         parts = list(self._fill_batch(rows))
@@ -196,8 +197,14 @@ class Generator:
         if result == INTERRUPTED or (result == NO_ROOM and self._make_room()):
             return
         log.error("decode_failed", extra={"result": result})
+        finish = "length" if result == NO_ROOM else self._failure(result)
         for row, _, _ in parts:
-            self._end(row, "length" if result == NO_ROOM else "error")
+            self._end(row, finish)
+
+    def _failure(self, result: int) -> Finish:
+        """Name what went wrong. A projector does not say by its result, only in the log."""
+        no_memory = self._log.told_of_no_memory()
+        return "out_of_memory" if no_memory or result == NO_MEMORY else "error"
 
     def _fill_batch(self, rows: list[Row]) -> Iterator[tuple[Row, int, int]]:
         """Fill the batch; yields each row in it, its count of tokens and its last one's index.

@@ -13,7 +13,7 @@ from llama_cpp import llama_cpp
 from workers import files, serve
 from workers.llama import checks, memory
 from workers.llama.enginelog import EngineLog
-from workers.llama.options import DEFAULT_N_CTX, LlamaOptions
+from workers.llama.options import LlamaOptions
 from workers.llama.vision import CannotRead, Vision
 from workers.llama.vocabulary import Vocabulary
 
@@ -31,7 +31,6 @@ CACHE_TYPES = {  # ggml_type
     "iq4_nl": 20,
     "bf16": 30,
 }
-EMBEDDING_SEQUENCES = 64  # texts in one batch; an encoder has no cache that grows with them
 ABORTED = "the load was stopped"
 
 Interrupted = Callable[[], bool]
@@ -49,6 +48,7 @@ class Loaded:
     vision: Vision | None
     n_ctx: int  # cells, and the most that one request may use
     n_sequences: int
+    log: EngineLog
     keep_alive: object  # callbacks that C has only the addresses of
 
     @property
@@ -79,7 +79,7 @@ class Loader:
         header = checks.header("model", options.model)
         if isinstance(header, serve.Problem):  # since the check
             raise serve.LoadFailed(header.reason, header.message)
-        n_ctx = _n_ctx(options, header)
+        n_ctx = memory.n_ctx(options, header)
         self._refuse_too_large(header, n_ctx)
         llama_cpp.llama_backend_init()
         share = _share_of_model(options)
@@ -99,6 +99,7 @@ class Loader:
             vision=vision,
             n_ctx=n_ctx,
             n_sequences=llama_cpp.llama_n_seq_max(context),
+            log=self._log,
             keep_alive=abort,
         )
 
@@ -106,8 +107,7 @@ class Loader:
         """Refuse a context that the host cannot hold: the kernel would kill us for it."""
         if header.architecture in checks.ENCODERS or self._cache_is_on_gpu():
             return
-        options = self._options
-        needed = memory.kv_cache_bytes(header, n_ctx, options.type_k, options.type_v)
+        needed = memory.kv_cache_bytes(self._options, header)
         free = memory.available_bytes()
         if needed > free:
             raise serve.LoadFailed(
@@ -129,6 +129,9 @@ class Loader:
         params.split_mode = SPLIT_MODES[options.split_mode]
         params.load_mode = (1 if options.use_mmap else 0) + (2 if options.use_mlock else 0)
         params.progress_callback = callback
+        no_devices = (ctypes.c_void_p * 1)()
+        if options.n_gpu_layers == 0:  # else each GPU would get a context, and a buffer
+            params.devices = ctypes.addressof(no_devices)
         split = _tensor_split(options)
         if split is not None:
             params.tensor_split = split
@@ -146,7 +149,7 @@ class Loader:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch, params.n_ubatch = options.n_batch, min(options.n_ubatch, options.n_batch)
-        params.n_seq_max = options.n_parallel
+        params.n_seq_max = memory.n_sequences(options)
         params.kv_unified = True  # sequences share the cells
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
         params.type_k, params.type_v = CACHE_TYPES[options.type_k], CACHE_TYPES[options.type_v]
@@ -161,7 +164,6 @@ class Loader:
         if options.embedding:
             params.embeddings = True
             params.pooling_type = _pooling(options, header)
-            params.n_seq_max = EMBEDDING_SEQUENCES
             params.n_batch = params.n_ubatch = n_ctx  # pooling looks at whole texts
         context = llama_cpp.llama_init_from_model(model, params)
         if not context:
@@ -190,16 +192,6 @@ class Loader:
             raise self._log.failure("the model does not compute")
         if cache:
             llama_cpp.llama_memory_clear(cache, True)  # noqa: FBT003  # C: the data too
-
-
-def _n_ctx(options: LlamaOptions, header: files.Header) -> int:
-    """Choose the context: as told, else as trained but at most DEFAULT_N_CTX.
-
-    An embedding model gets no more than it was trained for: learned positions end there.
-    """
-    trained = header.number("context_length") or DEFAULT_N_CTX
-    wanted = min(DEFAULT_N_CTX, trained) if options.n_ctx is None else options.n_ctx or trained
-    return min(wanted, trained) if options.embedding else wanted
 
 
 def _pooling(options: LlamaOptions, header: files.Header) -> int:

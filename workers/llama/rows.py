@@ -10,7 +10,7 @@ from typing import Literal
 from workers.llama.sampling import Sampled, Sampler
 from workers.llama.vision import Item
 
-Finish = Literal["stop", "length", "error"]
+Finish = Literal["stop", "length", "error", "out_of_memory"]
 
 
 @dataclass(eq=False, slots=True)

@@ -13,7 +13,7 @@ from llama_cpp import llama_cpp
 from workers import wire
 from workers.llama import answers
 from workers.llama.bodies import MAX_INPUTS, EmbeddingsBody, RerankBody, TextDocument
-from workers.llama.embedder import Embedder, Reading, Vector
+from workers.llama.embedder import Embedder, Failure, Reading, Vector
 from workers.llama.loading import Loaded
 
 
@@ -118,11 +118,16 @@ class Vectors:
         return self._tokens([*bos, *first, *eos, *sep, *second, *eos], "documents")
 
     async def _read(self, texts: Sequence[Sequence[int]]) -> list[Vector]:
-        """Have texts read. Raises ApiError 500. Leaving stops what is not being read yet."""
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Vector | None]] = [loop.create_future() for _ in texts]
+        """Have texts read. Raises ApiError 500, OutOfMemory.
 
-        def telling(future: asyncio.Future[Vector | None]) -> Callable[[Vector | None], object]:
+        Leaving stops what is not being read yet.
+        """
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Vector | Failure]] = [loop.create_future() for _ in texts]
+
+        def telling(
+            future: asyncio.Future[Vector | Failure],
+        ) -> Callable[[Vector | Failure], object]:
             return lambda vector: loop.call_soon_threadsafe(_settle, future, vector)
 
         readings = [
@@ -135,13 +140,13 @@ class Vectors:
         finally:
             for reading in readings:
                 self._embedder.cancel(reading)
-        read = [vector for vector in vectors if vector is not None]
+        read = [vector for vector in vectors if not isinstance(vector, str)]
         if len(read) < len(texts):
-            raise wire.ApiError(500, "the engine could not compute this; see its log")
+            raise answers.failure("out_of_memory" in [v for v in vectors if isinstance(v, str)])
         return read
 
 
-def _settle(future: asyncio.Future[Vector | None], vector: Vector | None) -> None:
+def _settle(future: asyncio.Future[Vector | Failure], vector: Vector | Failure) -> None:
     if not future.done():  # cancelled, when the client has left
         future.set_result(vector)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from workers import serve
-from workers.sd import checks
+from workers.memory import Memory
+from workers.sd import checks, estimate
 from workers.sd.options import SdOptions
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ class StableDiffusion:
 
     def check(self, options: SdOptions) -> Sequence[serve.Problem]:
         return checks.problems(options)
+
+    def estimate(self, options: SdOptions) -> Memory:
+        return estimate.estimate(options)
 
     def prepare(self) -> None:
         from workers.sd import face  # noqa: PLC0415  # the engine, which --check must not need

@@ -32,7 +32,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SAMPLING_BEGINS, SAMPLING_ENDS = " - generating image: ", " - sampling completed"
 _NO_MEMORY = re.compile(
     r"alloc .*(?:buffer|graph) failed|cudaMalloc failed|out of memory|OutOfDeviceMemory|bad_alloc"
-    r"|failed to allocate",
+    r"|failed to allocate|CUBLAS_STATUS_ALLOC_FAILED|Resource temporarily unavailable",
     re.IGNORECASE,
 )
 _BAD_FILE = re.compile(r"not in model file|wrong shape|get sd version|read tensor data failed")

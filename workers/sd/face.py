@@ -28,9 +28,7 @@ class Face:
     def load(self, options: SdOptions, progress: serve.Progress) -> Mapping[str, object]:
         """Load the model; call from a thread. Returns facts. Raises serve.LoadFailed."""
         self._model = _model(options)
-        flash_attn = options.diffusion_flash_attn
-        if flash_attn is None:
-            flash_attn = self._model.family is families.QWEN_IMAGE
+        flash_attn = families.flash_attention(self._model.family, options.diffusion_flash_attn)
         self._can_stop = self._painter.load(
             options, WARM_UP, flash_attn=flash_attn, progress=progress
         )
@@ -77,11 +75,9 @@ class Face:
         try:
             image = await self._painter.paint(made.job, seed)
         except OutOfMemory as error:
-            raise wire.ApiError(
-                503,
+            raise wire.OutOfMemory(
                 f"no memory for {made.job.width}x{made.job.height}: {error}; try a smaller size,"
-                " or vae_tiling in swap.yaml",
-                code="capacity_exceeded",
+                " or vae_tiling in swap.yaml"
             ) from error
         except PaintFailed as error:
             raise wire.ApiError(500, f"no picture: {error}", code="engine_error") from error

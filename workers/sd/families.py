@@ -92,6 +92,11 @@ def family_of(header: Header) -> Family:
     return OTHER
 
 
+def flash_attention(of: Family, wanted: bool | None) -> bool:  # noqa: FBT001  # an option's value
+    """Tell whether to paint with it: as wanted, else only where pictures turn black without."""
+    return of is QWEN_IMAGE if wanted is None else wanted
+
+
 def _text_width(header: Header) -> int:
     for name, shape in header.shapes.items():
         if name.endswith("attn2.to_k.weight"):

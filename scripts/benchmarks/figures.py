@@ -7,7 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -126,11 +126,7 @@ def call(session: aiohttp.ClientSession, model: str) -> Ask:
             return lambda: chat(session, model)
 
 
-async def post(session: aiohttp.ClientSession, path: str, body: dict[str, object]) -> None:
+async def post(session: aiohttp.ClientSession, path: str, body: Mapping[str, object]) -> None:
     async with session.post(path, json=body) as answer:
         answer.raise_for_status()
         await answer.read()
-
-
-if __name__ == "__main__":
-    main()

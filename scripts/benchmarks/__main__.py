@@ -1,0 +1,28 @@
+"""The command line of `scripts/bench`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from scripts.benchmarks import schedule
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("figures", help="what a request and a swap cost, for the README (default)")
+    schedule.add_to(
+        commands.add_parser("schedule", help="mixed workloads", description=schedule.__doc__)
+    )
+    args = parser.parse_args()
+    if args.command == "schedule":
+        return schedule.main(args)
+    from scripts.benchmarks import figures  # noqa: PLC0415  # it serves in this process
+
+    figures.main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

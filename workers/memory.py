@@ -1,0 +1,73 @@
+"""What a worker will hold, reckoned before it loads: the values of the contract's `memory`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Place = Literal["device", "host", "context"]
+"""Where a part lives: `device` is the GPU where there is one, else the host; `host` is host memory
+whatever happens; `context` is the GPU's too, and nowhere where there is none."""
+
+MIB = 1 << 20
+GPU_CONTEXT_BYTES = 400 * MIB  # what CUDA takes for a process before it has any data
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that stays from load on."""
+
+    what: str
+    place: Place
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """What one request needs on top, on the device, while it paints so many pixels."""
+
+    up_to_pixels: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An estimate: what a worker holds, and the ladder of what its requests need on top."""
+
+    parts: tuple[Part, ...]
+    requests: tuple[Rung, ...] = ()  # ascending in pixels
+
+    def held_bytes(self, *places: Place) -> int:
+        return sum(part.size_bytes for part in self.parts if part.place in places)
+
+    def as_json(self) -> dict[str, object]:
+        """Put it in the contract's words."""
+        return {
+            "parts": [
+                {"what": part.what, "place": part.place, "bytes": part.size_bytes}
+                for part in self.parts
+            ],
+            "requests": [
+                {"up_to_pixels": rung.up_to_pixels, "bytes": rung.size_bytes}
+                for rung in self.requests
+            ],
+        }
+
+
+def gpu_context() -> Part:
+    return Part("GPU context", "context", GPU_CONTEXT_BYTES)
+
+
+def of(parts: Iterable[Part], requests: Iterable[Rung] = ()) -> Memory:
+    """Make an estimate of the parts that are not empty."""
+    return Memory(tuple(part for part in parts if part.size_bytes), tuple(requests))
+
+
+def file_bytes(path: str | Path) -> int:
+    """Give the size of a file, for one whose head tells nothing; 0 if there is none."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
