@@ -8,6 +8,7 @@ would be another job for the GPU.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -56,6 +57,18 @@ class BadRequest(HotseatError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+
+
+class Unauthorized(HotseatError):
+    """No key of `apiKeys`, or none at all; the message never repeats what was sent."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}  # RFC 9110 §11.6.1 asks for it
 
 
 class NotFound(HotseatError):
@@ -131,6 +144,19 @@ class WorkerDied(HotseatError):
     code = "worker_died"
 
 
+class WorkerRefused(HotseatError):
+    """The worker's own error, for an answer whose head is out already."""
+
+    def __init__(self, message: str, status: int, error: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.worker_status = status
+        self._error = error
+
+    @property
+    def body(self) -> dict[str, object]:
+        return {"error": dict(self._error)}
+
+
 class CoolingDown(HotseatError):
     """The last start failed a moment ago."""
 
@@ -138,11 +164,18 @@ class CoolingDown(HotseatError):
     code = "cooling_down"
 
 
-class NeverFits(HotseatError):
-    """More memory than there is beside the pinned models."""
+class NoRoom(HotseatError):
+    """More memory than can be had now, whoever of ours leaves."""
 
     status = 503
-    code = "never_fits"
+    code = "no_room"
+
+
+class CapacityExceeded(HotseatError):
+    """There is memory enough for this, but not for as long as others hold it."""
+
+    status = 503
+    code = "capacity_exceeded"
 
 
 class ShuttingDown(HotseatError):
@@ -150,3 +183,10 @@ class ShuttingDown(HotseatError):
 
     status = 503
     code = "shutting_down"
+
+
+class DeadlineExceeded(HotseatError):
+    """The time that the request gave itself was over before its turn came."""
+
+    status = 504
+    code = "deadline_exceeded"

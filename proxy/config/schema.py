@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
+
+from proxy.config.keys import KeyEntry
+from proxy.config.memory import (
+    Declaration,
+    DeclaredMemory,
+    DeviceKind,
+    Gpu,
+    GpuConfig,
+    Gpus,
+    HostConfig,
+)
+from proxy.config.section import Priority, Section
 
 Bundled = Literal["llama", "sd", "florence2", "echo"]
 Capability = Literal[
@@ -61,12 +72,31 @@ def _splits(command: str) -> str:
     return command
 
 
-class Section(BaseModel):
-    """A part of the file: keys in camelCase as llama-swap's, unknown ones refused."""
+def _listed(value: object) -> object:
+    """Take one GPU as a list of it."""
+    return [value] if isinstance(value, int | str) else value
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, protected_namespaces=()
-    )
+
+def _patience(value: object) -> float | Literal["auto"] | None:
+    if value is None:
+        return None
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError("must be seconds, 0 or more, or auto")
+
+
+def _footprints(value: object) -> Path | Literal[False] | None:
+    if value is None or value is False:
+        return value
+    if isinstance(value, str) and value:
+        return Path(value)
+    raise ValueError("must be a path, or false")
+
+
+Patience: TypeAlias = Annotated[float | Literal["auto"] | None, PlainValidator(_patience)]
+Footprints: TypeAlias = Annotated[Path | Literal[False] | None, PlainValidator(_footprints)]
 
 
 class ModelConfig(Section):
@@ -86,10 +116,15 @@ class ModelConfig(Section):
     env: Annotated[dict[str, str], BeforeValidator(_env_entries)] = Field(default_factory=dict)
     unlisted: bool = False
     pin: bool = False
+    device: DeviceKind | None = None
+    gpu: Annotated[Gpus, BeforeValidator(_listed)] | None = None
+    memory: Declaration | None = None
+    priority: Priority = 0
     ttl: NonNegativeFloat | None = None
     concurrency_limit: PositiveInt | None = None
     queue_limit: PositiveInt = 1000
-    patience: NonNegativeFloat | None = None
+    patience: Patience = None
+    send_loading_state: bool | None = None
     health_check_timeout: PositiveFloat | None = None
     unload_timeout: PositiveFloat | None = None
 
@@ -145,10 +180,17 @@ class Config(Section):
 
     models: dict[str, ModelConfig]
     macros: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    api_keys: tuple[KeyEntry, ...] = ()
+    gpu: GpuConfig = GpuConfig()
+    host: HostConfig = HostConfig()
+    device: DeviceKind = "gpu"
+    footprints: Footprints = None
     health_check_timeout: PositiveFloat = 120.0
     unload_timeout: PositiveFloat = 10.0
     global_ttl: Annotated[NonNegativeFloat, Field(alias="globalTTL")] = 0.0
-    patience: NonNegativeFloat = 5.0
+    patience: Patience = None
+    send_loading_state: bool = False
+    waiting_notes: NonNegativeFloat = 3.0
     shutdown_timeout: PositiveFloat = 10.0
     stall_timeout: PositiveFloat = 60.0
     max_body_bytes: PositiveInt = 256 << 20
@@ -189,8 +231,37 @@ class Config(Section):
     def ttl_s(self, model: ModelConfig) -> float:
         return self.global_ttl if model.ttl is None else model.ttl
 
-    def patience_s(self, model: ModelConfig) -> float:
-        return self.patience if model.patience is None else model.patience
+    def patience_s(self, model: ModelConfig) -> float | None:
+        """Give the seconds, or None: they follow from the time that the model takes to load."""
+        patience = self.patience if model.patience is None else model.patience
+        return None if patience == "auto" else patience
+
+    def sends_loading_state(self, model: ModelConfig) -> bool:
+        told = model.send_loading_state
+        return self.send_loading_state if told is None else told
+
+    def device_of(self, model: ModelConfig) -> DeviceKind:
+        return model.device or self.device
+
+    def gpus_of(self, model: ModelConfig) -> tuple[Gpu, ...]:
+        """Name the GPUs that the model may use, none for one that lives in host memory."""
+        if self.device_of(model) == "cpu":
+            return ()
+        return model.gpu or (self.gpu.devices or (0,))[:1]
+
+    def declared(self, model: ModelConfig) -> DeclaredMemory | None:
+        """Tell what the model says that it needs; a bare size is on its own device."""
+        if not isinstance(model.memory, int):
+            return model.memory
+        if self.device_of(model) == "cpu":
+            return DeclaredMemory(host=model.memory)
+        return DeclaredMemory(gpu=model.memory)
+
+    def footprints_path(self, standard: Path | None) -> Path | None:
+        """Tell where learned footprints are kept; None: nowhere."""
+        if self.footprints is False:
+            return None
+        return standard if self.footprints is None else self.folder / self.footprints
 
     def start_timeout_s(self, model: ModelConfig) -> float:
         return model.health_check_timeout or self.health_check_timeout

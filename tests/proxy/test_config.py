@@ -12,7 +12,15 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from proxy.config import ConfigError, load_config
+from proxy.config import (
+    ApiKey,
+    ConfigError,
+    DeclaredMemory,
+    GpuConfig,
+    HostConfig,
+    Share,
+    load_config,
+)
 from proxy.config.document import read_document
 from proxy.config.schema import Config, ModelConfig
 from proxy.macros import UnknownMacro, expand
@@ -176,6 +184,200 @@ models:
     }
 
 
+GIB = 1 << 30
+UUID = "GPU-5f2b6a3c-1d4e-4f6a-9b8c-7d6e5f4a3b2c"
+
+
+def test_without_a_word_about_memory_there_is_no_budget(tmp_path: Path) -> None:
+    """What is not said stays unsaid: one seat on the first GPU, and automatic patience."""
+    config = load("models: {a: {echo: {}}}\n", tmp_path)
+    model = config.models["a"]
+
+    assert (config.gpu, config.host) == (GpuConfig(), HostConfig())
+    assert (config.gpu.memory, config.gpu.reserve, config.gpu.devices) == (None, 0, None)
+    assert (config.device_of(model), config.gpus_of(model)) == ("gpu", (0,))
+    assert config.declared(model) is None
+    assert (config.patience_s(model), config.waiting_notes, model.priority) == (None, 3.0, 0)
+    assert (config.sends_loading_state(model), config.api_keys) == (False, ())
+    assert config.footprints_path(Path("/var/x")) == Path("/var/x")
+
+
+def test_budgets(tmp_path: Path) -> None:
+    """A limit is automatic, a size or a share, for every GPU or for each by name."""
+    each = load(
+        f"""\
+gpu:
+  memory: {{0: 24GiB, {UUID}: "90%", "2": auto}}
+  reserve: 512MiB
+  devices: [0, {UUID}, "2"]
+  yield: true
+host: {{memory: 50 %, reserve: 4GiB}}
+models: {{a: {{echo: {{}}}}}}
+""",
+        tmp_path,
+    )
+    every = load("gpu: {memory: auto}\nmodels: {a: {echo: {}}}\n", tmp_path)
+
+    assert each.gpu.memory == {0: 24 * GIB, UUID: Share(90.0), 2: "auto"}
+    assert [each.gpu.limit(i, u) for i, u in ((0, "GPU-x"), (1, UUID), (2, "GPU-y"))] == [
+        *(24 * GIB, Share(90.0), "auto"),
+    ]
+    assert each.gpu.limit(3, "GPU-z") is None
+    assert (each.gpu.reserve, each.gpu.devices, each.gpu.yields) == (GIB // 2, (0, UUID, 2), True)
+    assert (each.host.memory, each.host.reserve) == (Share(50.0), 4 * GIB)
+    assert every.gpu.limit(7, "GPU-x") == "auto"
+    assert Share(90.0).of(1000) == 900
+
+
+def test_where_models_live_and_what_they_need(tmp_path: Path) -> None:
+    """A model's own word counts before the file's; a bare size is on the model's own device."""
+    config = load(
+        """\
+device: cpu
+gpu: {devices: [1, 0]}
+models:
+  quiet: {echo: {}, memory: 2GiB}
+  first: {echo: {}, device: gpu, memory: 1.5GiB}
+  second: {echo: {}, device: gpu, gpu: 0, memory: {gpu: 4GiB, host: 1GiB}}
+  both: {echo: {}, device: gpu, gpu: [0, 1], memory: {host: 0}}
+""",
+        tmp_path,
+    )
+    models = config.models
+
+    assert {name: config.gpus_of(model) for name, model in models.items()} == {
+        "quiet": (),
+        "first": (1,),
+        "second": (0,),
+        "both": (0, 1),
+    }
+    assert {name: config.declared(model) for name, model in models.items()} == {
+        "quiet": DeclaredMemory(host=2 * GIB),
+        "first": DeclaredMemory(gpu=3 * GIB // 2),
+        "second": DeclaredMemory(gpu=4 * GIB, host=GIB),
+        "both": DeclaredMemory(host=0),
+    }
+
+
+def test_a_models_word_counts_before_the_files(tmp_path: Path) -> None:
+    """Patience can be automatic again, and what a model does not say is the file's."""
+    config = load(
+        """\
+patience: 5
+sendLoadingState: true
+waitingNotes: 0
+footprints: kept/footprints.json
+models:
+  as-the-file: {echo: {}}
+  automatic: {echo: {}, patience: auto, sendLoadingState: false}
+  impatient: {echo: {}, patience: 0, priority: -10}
+""",
+        tmp_path,
+    )
+    models = config.models.values()
+
+    assert [config.patience_s(model) for model in models] == [5.0, None, 0.0]
+    assert [config.sends_loading_state(model) for model in models] == [True, False, True]
+    assert [model.priority for model in models] == [0, 0, -10]
+    assert config.waiting_notes == 0
+    assert config.footprints_path(Path("/x")) == tmp_path / "kept/footprints.json"
+
+
+def test_footprints_may_be_kept_nowhere(tmp_path: Path) -> None:
+    """`false` is not a file's name."""
+    config = load("footprints: false\nmodels: {a: {echo: {}}}\n", tmp_path)
+
+    assert config.footprints_path(Path("/x")) is None
+
+
+def test_keys_are_secrets(tmp_path: Path) -> None:
+    """They may come from the environment, and no text of ours shows them."""
+    config = load(
+        """\
+apiKeys: ["${env.SECRET}", {key: hush-hush, name: laptop, priority: 3}]
+models: {a: {echo: {}}}
+""",
+        tmp_path,
+    )
+
+    assert [entry.key.get_secret_value() for entry in config.api_keys] == ["s3", "hush-hush"]
+    assert config.api_keys[1].name == "laptop"
+    assert [entry.priority for entry in config.api_keys] == [None, 3]
+    assert "hush" not in f"{config!r} {config} {config.api_keys[1]!r} {config.model_dump_json()}"
+    assert isinstance(config.api_keys[0], ApiKey)
+
+
+A_SIZE = "a size is a number of bytes, or reads like"
+A_LIMIT = 'must be auto, a size such as "22GiB" or a share such as "90%"'
+A_GPU = "a GPU is named by its index (0) or its UUID (GPU-…), see nvidia-smi -L"
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("gpu:\n  memory: lots", f"swap.yaml:2: gpu.memory: {A_LIMIT}"),
+        ("gpu:\n  memory: 0", "swap.yaml:2: gpu.memory: must be more than nothing"),
+        ("gpu:\n  memory: 110%", "swap.yaml:2: gpu.memory: a share is more than 0%"),
+        ("gpu:\n  memory:\n    0: true", f"swap.yaml:3: gpu.memory.0: {A_LIMIT}"),
+        ("gpu:\n  memory:\n    rtx: 1GiB", f"swap.yaml:3: gpu.memory.rtx: {A_GPU}"),
+        ("gpu:\n  reserve: 1.5", 'swap.yaml:2: gpu.reserve: must be a size such as "12.9GiB"'),
+        ("gpu:\n  reserve: 1 lot", f"swap.yaml:2: gpu.reserve: '1 lot': {A_SIZE}"),
+        ("gpu:\n  devices: []", "swap.yaml:2: gpu.devices: names no GPU; leave"),
+        ("gpu:\n  devices:\n    - 0\n    - -1", f"swap.yaml:4: gpu.devices.1: {A_GPU}"),
+        ("gpu:\n  devices: [0, '0']", "swap.yaml:2: gpu.devices: names a GPU twice"),
+        ("gpu:\n  memry: auto", "swap.yaml:2: gpu.memry: unknown key; did you mean memory?"),
+        ("host:\n  memory: {0: 1GiB}", f"swap.yaml:2: host.memory: {A_LIMIT}"),
+        ("host:\n  yield: true", "swap.yaml:2: host.yield: unknown key; known are: memory, "),
+        ("device: tpu", "swap.yaml:1: device: Input should be 'gpu' or 'cpu'"),
+        ("patience: soon", "swap.yaml:1: patience: must be seconds, 0 or more, or auto"),
+        ("patience: -1", "swap.yaml:1: patience: must be seconds, 0 or more, or auto"),
+        ("footprints: true", "swap.yaml:1: footprints: must be a path, or false"),
+        ("waitingNotes: -1", "swap.yaml:1: waitingNotes: "),
+        ("apiKeys: ['']", "swap.yaml:1: apiKeys.0.key: the key is empty"),
+        ("apiKeys:\n  - hush hush", "swap.yaml:2: apiKeys.0.key: the key holds a space"),
+        ("apiKeys:\n  - hush: laptop", "swap.yaml:2: apiKeys.0: an entry is the key as a text"),
+        ("apiKeys: hush", "swap.yaml:1: apiKeys: must be a list"),
+        ("apiKeys: [7]", "swap.yaml:1: apiKeys.0: an entry is the key as a text"),
+        ("apiKeys: [hush, a, hush]", "swap.yaml:1: apiKeys.2: is the same key as entry 0"),
+        (
+            "apiKeys:\n  - {key: hush, priority: 11}",
+            "swap.yaml:2: apiKeys.0.priority: Input should be less than or equal to 10",
+        ),
+    ],
+)
+def test_mistakes_above_the_models(tmp_path: Path, head: str, told: str) -> None:
+    """Each says what is accepted, at its own line; a key is never repeated."""
+    found = mistakes(f"{head}\nmodels: {{a: {{echo: {{}}}}}}\n", tmp_path)
+
+    assert [line[: len(told)] for line in found] == [told]
+    assert "hush" not in found[0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("memory: big", f"memory: 'big': {A_SIZE}"),
+        ("memory: {gpu: big}", f"memory.gpu: 'big': {A_SIZE}"),
+        ("memory: {}", "memory: says neither gpu nor host"),
+        ("memory: {vram: 1}", "memory.vram: unknown key; known are: gpu, host"),
+        ("gpu: first", f"gpu.0: {A_GPU}"),
+        ("gpu: [0, 0]", "gpu: names a GPU twice"),
+        ("gpu: 2", "gpu: 2 is not one of gpu.devices"),
+        ("gpu: 0, device: cpu", "gpu: its device is cpu: leave out one of the two"),
+        ("memory: {gpu: 1}, device: cpu", "memory.gpu: its device is cpu: it needs no memory of"),
+        ("priority: 11", "priority: Input should be less than or equal to 10"),
+    ],
+)
+def test_mistakes_of_a_model(tmp_path: Path, entry: str, told: str) -> None:
+    """Also what contradicts the rest of the file."""
+    found = mistakes(
+        f"gpu: {{devices: [0, 1]}}\nmodels:\n  a: {{echo: {{}}, {entry}}}\n", tmp_path
+    )
+
+    expected = f"swap.yaml:3: models.a.{told}"
+    assert [line[: len(expected)] for line in found] == [expected]
+
+
 async def hotseat_check(path: Path) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "proxy", "check", "--config", str(path)),
@@ -234,6 +436,10 @@ def names_of(section: type[BaseModel]) -> Iterator[str]:
             yield from names_of(field.annotation)
 
 
+def keys_of(section: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
 @pytest.mark.parametrize("options", [LlamaOptions, SdOptions, Florence2Options])
 def test_every_engine_option_is_in_the_readme(options: type[BaseModel]) -> None:
     """The README names each option of each engine."""
@@ -245,11 +451,10 @@ def test_every_engine_option_is_in_the_readme(options: type[BaseModel]) -> None:
 def test_every_key_is_in_the_readme() -> None:
     """The README's reference names each key of the file."""
     readme = (ROOT / "README.md").read_text()
-    keys = [
-        field.alias or name
-        for section in (Config, ModelConfig)
-        for name, field in section.model_fields.items()
-    ]
+    keys = [key for section in (Config, ModelConfig) for key in keys_of(section)]
+    keys = [key for key in keys if key != "host"]  # its keys are named, and it has no other
+    keys += [f"gpu.{key}" for key in keys_of(GpuConfig)]
+    keys += [f"host.{key}" for key in keys_of(HostConfig)]
 
     assert [key for key in keys if f"`{key}`" not in readme] == []
     assert yaml.safe_load((ROOT / "swap.yaml").read_text())["models"]

@@ -1,0 +1,81 @@
+"""Who may ask: with `apiKeys` every path but a few open ones needs one of them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Iterable, Iterator
+
+from aiohttp import web
+
+from proxy.config import ApiKey
+from proxy.errors import Unauthorized
+from proxy.routes.keys import CONFIG
+from proxy.routes.middleware import Handler
+
+KEY = web.RequestKey("key", ApiKey)
+OPEN = frozenset({"/", "/favicon.ico", "/health", "/wol-health"})
+"""Nothing to be had there, and what looks whether we live holds no key."""
+CREDENTIALS = ("authorization", "x-api-key")
+HOW = 'send it as "Authorization: Bearer KEY" or "x-api-key: KEY"'
+
+
+@web.middleware
+async def require_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let only who has a key pass, and note which it was. Raises Unauthorized."""
+    keys = request.app[CONFIG].api_keys
+    if not keys or request.path in OPEN or request.method == "OPTIONS":
+        return await handler(request)
+    offered = [key for key in _offered(request) if key]
+    entry = _matching(keys, offered)
+    if entry is None:
+        wrong = "the API key is not one of this server's" if offered else "this needs an API key"
+        raise Unauthorized(f"{wrong}; {HOW}")
+    request[KEY] = entry
+    return await handler(request)
+
+
+def priority_of_key(request: web.Request) -> int | None:
+    """Tell how urgent the requests of this one's key are, if that is said."""
+    entry = request.get(KEY)
+    return entry.priority if entry else None
+
+
+def withheld(request: web.Request) -> tuple[str, ...]:
+    """Name the headers that hold a key to us, which no worker must see."""
+    return CREDENTIALS if KEY in request else ()
+
+
+def _offered(request: web.Request) -> Iterator[bytes]:
+    """Yield what may be a key; every header counts, as clients send placeholders along."""
+    for value in request.headers.getall("Authorization", ()):
+        scheme, _, credentials = value.partition(" ")
+        if scheme.lower() == "bearer":
+            yield _encoded(credentials.strip())
+        elif scheme.lower() == "basic":
+            yield _password(credentials.strip())
+    for value in request.headers.getall("x-api-key", ()):
+        yield _encoded(value.strip())
+
+
+def _password(credentials: str) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as aiohttp has decoded it
+
+
+def _matching(keys: Iterable[ApiKey], offered: Iterable[bytes]) -> ApiKey | None:
+    """Compare everything with everything: how long it takes tells nothing."""
+    found = [
+        entry
+        for one in offered
+        for entry in keys
+        if hmac.compare_digest(one, _encoded(entry.key.get_secret_value()))
+    ]
+    return found[0] if found else None
