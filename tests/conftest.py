@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.nvml import device
+
 settings.register_profile(
     "fast",
     max_examples=300,
@@ -15,8 +17,14 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("deep", settings.get_profile("fast"), max_examples=5_000)
+settings.register_profile("deep", settings.get_profile("fast"), max_examples=20_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a test's proxy learns from the next one, and from the user's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +34,7 @@ def models() -> Path:
     if not folder.is_dir():
         pytest.fail(f"no tiny models in {folder}: run scripts/make_tiny_models.py first")
     return folder
+
+
+scripted_library = device.scripted_library
+scripted_nvml = device.scripted_nvml

@@ -1,0 +1,26 @@
+"""What the devices have, and what processes hold of them.
+
+A `Meter` looks at one device. Every look blocks for about a millisecond, so the loop thread calls
+them through `asyncio.to_thread`; they may be used from any thread. NVML never opens a CUDA
+context: looking takes no device memory.
+"""
+
+from proxy.memory.freed import Held, hold, seen_free
+from proxy.memory.gpu import GpuMeter, Gpus, open_gpus
+from proxy.memory.host import HOST, HostMeter
+from proxy.memory.meter import DeviceLost, Meter
+from proxy.memory.tree import tree
+
+__all__ = [
+    "HOST",
+    "DeviceLost",
+    "GpuMeter",
+    "Gpus",
+    "Held",
+    "HostMeter",
+    "Meter",
+    "hold",
+    "open_gpus",
+    "seen_free",
+    "tree",
+]
