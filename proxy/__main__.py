@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from proxy import app
+from proxy.budget import NoBudget
 from proxy.config import Config, ConfigError, load_config
 
 USAGE = """\
@@ -26,6 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     except ConfigError as error:
         _say(str(error))
         _say(f"{len(error.problems)} mistake(s) in {error.path}; nothing was started")
+        sys.exit(1)
+    except NoBudget as error:
+        _say(f"{args.config}: {'.'.join(error.where)}: {error}")
         sys.exit(1)
 
 
@@ -51,9 +55,9 @@ def _address(text: str) -> tuple[str, int]:
 
 async def _check(args: argparse.Namespace) -> int:
     config, document = load_config(args.config)
-    problems = await app.check_workers(config, document)
-    if problems:
-        raise ConfigError(args.config, problems)
+    surveyed = await app.survey(config, document)
+    if surveyed.problems:
+        raise ConfigError(args.config, surveyed.problems)
     names = ", ".join(config.models)
     sys.stdout.write(f"{args.config}: {len(config.models)} model(s), no mistakes: {names}\n")
     return 0
@@ -61,7 +65,8 @@ async def _check(args: argparse.Namespace) -> int:
 
 async def _serve(args: argparse.Namespace) -> int:
     config, document = load_config(args.config)
-    for problem in await app.check_workers(config, document):
+    surveyed = await app.survey(config, document)
+    for problem in surveyed.problems:
         _say(f"warning: {args.config}:{problem.line}: {problem}")
     host, port = args.listen
     try:
@@ -70,7 +75,7 @@ async def _serve(args: argparse.Namespace) -> int:
         reason = os.strerror(error.errno) if error.errno else str(error)
         _say(f"cannot listen on {host}:{port}: {reason}; choose another with --listen")
         return 1
-    async with app.serving(config, listener) as server:
+    async with app.serving(config, listener, surveyed) as server:
         url = f"http://{host}:{server.port}"
         _say(f"Hotseat serves {len(config.models)} model(s) at {url}/v1  (stop: Ctrl-C)")
         await _until_stopped(server, config)

@@ -5,19 +5,26 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from proxy.bundled import check_options
+from proxy.budget import Devices, budgets_of
+from proxy.bundled import Estimate, check_options
 from proxy.config import Config, Document, Problem
+from proxy.demand import Demands
 from proxy.errors import StartFailed
+from proxy.footprints import Footprints, default_path
 from proxy.logs import EventFormatter, HubHandler, LogHub
+from proxy.memory import open_gpus
+from proxy.metrics import Metrics
 from proxy.pool import Pool
+from proxy.refusals import amounts
 from proxy.routes import application
 from proxy.rundir import run_dir
+from proxy.swaps import SwapLog
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +54,48 @@ def logging_to(hub: LogHub, level: int) -> Iterator[None]:
         root.setLevel(before)
 
 
-async def check_workers(config: Config, document: Document) -> list[Problem]:
-    """Ask every bundled worker's program what is wrong with its models' options and files."""
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the workers' programs say of the models, before any is started."""
+
+    problems: Sequence[Problem]
+    estimates: Mapping[str, Estimate]
+
+
+async def survey(config: Config, document: Document | None = None) -> Survey:
+    """Ask each bundled worker's program what is wrong with its models, and what they will hold."""
     problems: list[Problem] = []
+    estimates: dict[str, Estimate] = {}
     kinds = {model.kind for model in config.models.values()} - {"cmd"}
     for kind in sorted(kinds):
         models = {name: m for name, m in config.models.items() if m.kind == kind}
         options = [model.options for model in models.values()]
         try:
-            found = await check_options(kind, options, config.folder)
+            checked = await check_options(kind, options, config.folder)
         except StartFailed as error:
             problems.append(Problem(("models",), error.message))
             continue
-        for name, told in zip(models, found, strict=True):
-            for option, message in told:
-                where = ("models", name, kind, *option.split("."))
-                problems.append(Problem(where, message, document.line_of(where)))
-    return problems
+        for name, told in zip(models, checked, strict=True):
+            for one in told.problems:
+                where = ("models", name, kind, *one.option.split("."))
+                line = document.line_of(where) if document else None
+                problems.append(Problem(where, one.message, line))
+            if told.memory is not None:
+                estimates[name] = told.memory
+    return Survey(problems, estimates)
+
+
+@contextmanager
+def opened_devices(config: Config) -> Iterator[Devices]:
+    """Open what can be looked at, for the length of the block. Raises NoBudget."""
+    with open_gpus() as gpus:
+        yield Devices(gpus, budgets_of(config, gpus))
+
+
+def demands_of(config: Config, devices: Devices, estimates: Mapping[str, Estimate]) -> Demands:
+    """Gather what is known of the models' memory."""
+    footprints = Footprints(config.footprints_path(default_path()))
+    return Demands(config, devices, estimates, footprints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +120,29 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(config: Config, listener: socket.socket) -> AsyncIterator[Server]:
-    """Serve on `listener` for the length of the block; afterwards no worker is left."""
-    hub = LogHub()
-    with listener, logging_to(hub, LEVELS[config.log_level]), run_dir() as folder:
-        async with Pool(config, folder, hub) as pool:
+async def serving(
+    config: Config, listener: socket.socket, surveyed: Survey | None = None
+) -> AsyncIterator[Server]:
+    """Serve on `listener` for the length of the block; afterwards no worker is left.
+
+    Raises NoBudget when the devices cannot be looked at as the config asks.
+    """
+    hub, metrics = LogHub(), Metrics()
+    with (
+        listener,
+        logging_to(hub, LEVELS[config.log_level]),
+        run_dir() as folder,
+        opened_devices(config) as devices,
+    ):
+        if surveyed is None and devices.budgets:
+            surveyed = await survey(config)
+        demands = demands_of(config, devices, surveyed.estimates if surveyed else {})
+        swaps = SwapLog(metrics)
+        async with Pool(
+            config, folder, hub=hub, devices=devices, demands=demands, swaps=swaps
+        ) as pool:
             runner = web.AppRunner(
-                application(config, pool, hub),
+                application(config, pool, hub, swaps, metrics),
                 handler_cancellation=True,  # a client that leaves gives its place back
                 access_log=None,
                 shutdown_timeout=1.0,
@@ -104,7 +152,7 @@ async def serving(config: Config, listener: socket.socket) -> AsyncIterator[Serv
                 await web.SockSite(runner, listener, backlog=BACKLOG).start()
                 pool.seat_pinned()
                 bound: int = listener.getsockname()[1]
-                log.info("serving", extra={"port": bound})
+                log.info("serving", extra={"port": bound, "budget": amounts(pool.budget)})
                 yield Server(bound, pool, runner)
             finally:
                 await runner.cleanup()

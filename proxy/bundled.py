@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from pydantic import BaseModel, Field
@@ -60,6 +60,8 @@ class Bundled:
             async for line in process.child.status:
                 status = Status.model_validate_json(line)
                 process.progress = status.progress or process.progress
+                if status.state == "checked":
+                    process.checked_at = asyncio.get_running_loop().time()
                 if status.state == "failed":
                     raise StartFailed(status.detail, reason=status.reason)
                 if status.state == state:
@@ -79,10 +81,58 @@ def program(kind: str) -> list[str]:
     return [sys.executable, "-P", "-m", f"workers.{kind}"]
 
 
+class Part(BaseModel):
+    """Something that a worker will hold from its load on."""
+
+    what: str
+    place: Literal["device", "host", "context"]
+    count_bytes: int = Field(alias="bytes")
+
+
+class Rung(BaseModel):
+    """What one request needs on top, for a picture of so many pixels."""
+
+    up_to_pixels: int
+    count_bytes: int = Field(alias="bytes")
+
+
+class Estimate(BaseModel):
+    """What a worker will hold, as its own program reckons it from the heads of the files."""
+
+    parts: tuple[Part, ...] = ()
+    requests: tuple[Rung, ...] = ()  # ascending
+    plain_pixels: int | None = None  # of a picture whose size the request does not say
+
+    def held_bytes(self, place: str) -> int:
+        return sum(part.count_bytes for part in self.parts if part.place == place)
+
+    def request_bytes(self, pixels: int | None) -> int:
+        """Tell what a request needs on top of what is held, on the device."""
+        pixels = self.plain_pixels if pixels is None else pixels
+        if not self.requests or pixels is None:
+            return self.requests[-1].count_bytes if self.requests else 0
+        fits = (rung.count_bytes for rung in self.requests if rung.up_to_pixels >= pixels)
+        return next(fits, self.requests[-1].count_bytes)
+
+
+class Problem(BaseModel):
+    """What is wrong with one option."""
+
+    option: str
+    message: str
+
+
+class Checked(BaseModel):
+    """What a worker's program says of a model's options."""
+
+    problems: tuple[Problem, ...]
+    memory: Estimate | None = None
+
+
 async def check_options(
     kind: str, options: Sequence[Mapping[str, Any]], cwd: Path
-) -> list[list[tuple[str, str]]]:
-    """Ask the worker program what is wrong with each of these options: (option, message).
+) -> list[Checked]:
+    """Ask the worker program about each of these options: what is wrong, what it will hold.
 
     It imports no engine and takes no device memory. Raises StartFailed.
     """
@@ -101,5 +151,4 @@ async def check_options(
         raise StartFailed(
             f"workers.{kind} cannot check: {told[-1] if told else 'it died'}", reason="crashed"
         )
-    answers = [json.loads(line)["problems"] for line in out.splitlines()]
-    return [[(p["option"], p["message"]) for p in problems] for problems in answers]
+    return [Checked.model_validate_json(line) for line in out.splitlines()]

@@ -13,9 +13,10 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import HttpVersion11, web
@@ -23,8 +24,10 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from proxy.body import Body
-from proxy.errors import WorkerDied
+from proxy.errors import CapacityExceeded, HotseatError, WorkerDied, WorkerRefused
+from proxy.refusals import amounts
 from proxy.seat import Lease, Seat
+from proxy.wishes import Wish
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,9 @@ HOP_BY_HOP = frozenset(
 NOT_SENT_ON = ("host", "content-length", "content-encoding", "expect")
 """Our own hop's: the length is set anew, and the body was decoded on its way in."""
 
+EVENTS = "text/event-stream"
+REASON = "X-Hotseat-Reason"  # by which a worker says what an error of its own was about
+ERROR_BYTES = 64 << 10
 CLIENT_LEFT = 499  # nginx's word for it; only the log says it
 SWITCHING_PROTOCOLS = 101
 UNFRAMED_WAIT_S = 0.1
@@ -82,8 +88,19 @@ class Errand:
     path: str  # at the worker, with its query
     body: Body
     stall_s: float  # how long the client may take nothing of its answer
+    wish: Wish = field(default_factory=Wish)
+    withheld: tuple[str, ...] = ()  # headers that are for us alone
     leases: list[Lease] = field(default_factory=list)
     sent: Sent = field(default_factory=Sent)
+    response: web.StreamResponse | None = None  # once its head is out
+    ran_out_of_memory: bool = False  # the worker, over this
+
+    async def write(self, chunk: bytes) -> None:
+        """Send more of the answer. Raises TimeoutError when the client does not take it."""
+        if self.response is None:
+            raise RuntimeError("wrote before the head was out")
+        async with asyncio.timeout(self.stall_s):
+            await self.response.write(chunk)
 
 
 async def forward(errand: Errand, seat: Seat) -> web.StreamResponse:
@@ -94,7 +111,7 @@ async def forward(errand: Errand, seat: Seat) -> web.StreamResponse:
     that takes nothing for `stall_s` is cut off: it must not hold the seat.
     """
     request, body = errand.request, errand.body
-    headers = _end_to_end(request.headers, drop=NOT_SENT_ON)
+    headers = _end_to_end(request.headers, drop=(*NOT_SENT_ON, *errand.withheld))
     if body.size:
         headers["Content-Length"] = str(body.size)
     try:
@@ -111,11 +128,25 @@ async def forward(errand: Errand, seat: Seat) -> web.StreamResponse:
     except aiohttp.ClientResponseError as error:
         raise WorkerDied(f"the worker of {seat.model} answered nonsense: {error}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise await _died(seat, "before it answered") from error
+        raise await _died(errand, seat, "before it answered") from error
     async with upstream:
         if upstream.status == SWITCHING_PROTOCOLS:
             raise WorkerDied(f"the worker of {seat.model} switched protocols unasked")
+        errand.ran_out_of_memory = upstream.headers.get(REASON) == "out_of_memory"
+        if errand.response is not None and not _is_events(upstream):
+            raise await _not_streamed(upstream, seat)
         return await _Relay(errand, upstream, seat).run()
+
+
+async def break_off(errand: Errand, error: HotseatError) -> web.StreamResponse:
+    """End an answer whose head is out so that it looks broken, after telling why if it can."""
+    if errand.response is None:
+        raise RuntimeError("nothing to break off")
+    if errand.response.content_type == EVENTS:
+        with suppress(aiohttp.ClientError, TimeoutError):
+            await errand.write(f"\n\ndata: {json.dumps(error.body)}\n\n".encode())
+    _cut(errand, error.message)
+    return errand.response
 
 
 @dataclass(slots=True)
@@ -128,52 +159,57 @@ class _Relay:
     _has_told: bool = False  # that it breaks off: the worker itself, in its last bytes
 
     async def run(self) -> web.StreamResponse:
-        response, sent = self._response(), self.errand.sent
-        sent.status = response.status
+        errand, sent = self.errand, self.errand.sent
+        sent.status = self.upstream.status
         try:
-            await response.prepare(self.errand.request)
+            response = errand.response or await self._begin()
             async for chunk in self.upstream.content.iter_any():
-                sent.first_byte_at = sent.first_byte_at or time.monotonic()
-                sent.size += len(chunk)
-                self._has_told = b'"error":' in chunk
-                await self._write(response, chunk)
+                self._note(chunk)
+                await errand.write(chunk)
             if not self._is_framed:
                 await self._see_it_alive()
             await response.write_eof()
         except aiohttp.ClientConnectionResetError:
             sent.status = CLIENT_LEFT
         except (TimeoutError, BrokenAnswer) as error:
-            self._cut(str(error) or f"the client took nothing for {self.errand.stall_s:g} s")
+            _cut(errand, str(error) or f"the client took nothing for {errand.stall_s:g} s")
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
-            died = await _died(self.seat, "in the middle of its answer")
-            if self._is_events and not self._has_told:
-                with suppress(aiohttp.ClientError, TimeoutError):
-                    await self._write(response, f"\n\ndata: {json.dumps(died.body)}\n\n".encode())
-            self._cut(died.message)
-        return response
+            died = await _died(errand, self.seat, "in the middle of its answer")
+            if self._has_told:
+                _cut(errand, died.message)
+            else:
+                await break_off(errand, died)
+        if errand.response is None:
+            raise RuntimeError("an answer without a head")
+        return errand.response
 
-    def _response(self) -> web.StreamResponse:
+    def _note(self, chunk: bytes) -> None:
+        sent = self.errand.sent
+        if sent.first_byte_at is None:
+            sent.first_byte_at = time.monotonic()
+            self.seat.note_first_byte(asyncio.get_running_loop().time())
+        sent.size += len(chunk)
+        self._has_told = b'"error":' in chunk
+
+    async def _begin(self) -> web.StreamResponse:
+        """Send the head: the worker's own, and how long the request has waited."""
         dropped = ("access-control-allow-origin", "date", "server")
         headers = _end_to_end(self.upstream.headers, drop=dropped)
-        if self._is_events:
+        if _is_events(self.upstream):
             headers["X-Accel-Buffering"] = "no"
-        return web.StreamResponse(
+        headers.update(_waiting_told(self.errand.leases))
+        response = web.StreamResponse(
             status=self.upstream.status, reason=self.upstream.reason, headers=headers
         )
-
-    @property
-    def _is_events(self) -> bool:
-        return self.upstream.content_type == "text/event-stream"
+        self.errand.response = response
+        await response.prepare(self.errand.request)
+        return response
 
     @property
     def _is_framed(self) -> bool:
         """Tell whether the answer itself says where it ends."""
         headers = self.upstream.headers
         return "Content-Length" in headers or "Transfer-Encoding" in headers
-
-    async def _write(self, response: web.StreamResponse, chunk: bytes) -> None:
-        async with asyncio.timeout(self.errand.stall_s):
-            await response.write(chunk)
 
     async def _see_it_alive(self) -> None:
         """Tell the end of an unframed answer from the death of its worker. Raises BrokenAnswer."""
@@ -182,28 +218,66 @@ class _Relay:
                 await self.seat.gone.wait()
             raise BrokenAnswer("the worker went away at the end of its answer")
 
-    def _cut(self, why: str) -> None:
-        """End a broken answer so that it looks broken."""
-        request = self.errand.request
-        self.errand.sent.is_cut = True
-        log.warning("answer_cut", extra={"path": request.path, "why": why})
-        transport = request.transport
-        if transport is None:
-            return
-        if request.version < HttpVersion11:  # it ends with the connection: only RST tells
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+
+def _is_events(upstream: aiohttp.ClientResponse) -> bool:
+    return upstream.content_type == EVENTS
 
 
-async def _died(seat: Seat, when: str) -> WorkerDied:
+def _waiting_told(leases: Sequence[Lease]) -> Mapping[str, str]:
+    """Say how long the request has waited, in milliseconds, and who left for it."""
+    told = {
+        "X-Queue-Ms": f"{1000 * sum(lease.queued_s for lease in leases):.0f}",
+        "X-Load-Ms": f"{1000 * sum(lease.loading_s for lease in leases):.0f}",
+    }
+    if leases and leases[-1].was_swapped_in:
+        left = ",".join(victim.model for victim in leases[-1].seat.swap.victims)
+        told["X-Swap"] = quote(left, safe=",/ ") or "nobody"
+    return told
+
+
+async def _not_streamed(upstream: aiohttp.ClientResponse, seat: Seat) -> HotseatError:
+    """Make the error for a worker that answers otherwise, when a stream has begun already."""
+    raw = await upstream.content.read(ERROR_BYTES)
+    told = raw.decode("utf-8", "replace")
+    with suppress(ValueError, LookupError, TypeError):
+        error = json.loads(raw)["error"]
+        return WorkerRefused(str(error["message"]), upstream.status, error)
+    return WorkerDied(f"the worker of {seat.model} said {upstream.status}: {told[:500]}")
+
+
+def _cut(errand: Errand, why: str) -> None:
+    """End a broken answer so that it looks broken."""
+    request = errand.request
+    errand.sent.is_cut = True
+    log.warning("answer_cut", extra={"path": request.path, "why": why})
+    transport = request.transport
+    if transport is None:
+        return
+    if request.version < HttpVersion11:  # it ends with the connection: only RST tells
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+async def _died(errand: Errand, seat: Seat, when: str) -> HotseatError:
     """Make the error, once it is known whether the process is gone.
 
     A client that asks again at once is then not sent to the same dying worker.
     """
     await _see_it_gone(seat)
     words = seat.process.last_words()
+    if seat.process.ran_out_of_memory:
+        errand.ran_out_of_memory = True
+        return CapacityExceeded(_told_of_memory(errand.leases[-1], words), retry_after_s=1.0)
     return WorkerDied(f"the worker of {seat.model} went away {when}; ask again. It said: {words}")
+
+
+def _told_of_memory(lease: Lease, words: str) -> str:
+    had = amounts(lease.charge)
+    return (
+        f"{lease.seat.model} ran out of memory, which it was thought to need {had} of, and went"
+        f" away: {words}. More is set aside for it now: ask again, or for less"
+    )
 
 
 async def _see_it_gone(seat: Seat) -> None:

@@ -32,6 +32,13 @@ TAIL_LINES = 40
 HEADER_BYTES = 64 << 10  # of one header line that a worker may answer with
 _TELLING = re.compile(r"error|fail|cannot|exception|no such|not found|memory|abort", re.IGNORECASE)
 
+_TRACE = re.compile(r"\s*(File \"|(Current )?[Tt]hread 0x|Extension modules:|Fatal Python error)")
+"""What faulthandler prints after an engine's own last words."""
+_NO_MEMORY = re.compile(
+    r"out of memory|cudaMalloc failed|cannot allocate memory|(?:alloc|failed to allocate).*buffer",
+    re.IGNORECASE,
+)
+
 
 class Way(Protocol):
     """How one kind of worker is started."""
@@ -58,9 +65,17 @@ class Process:
     """One worker process, or none yet; `stop` must be called in the end, whatever happened."""
 
     def __init__(
-        self, model: ModelConfig, way: Way, *, cwd: Path, on_line: Callable[[str], None]
+        self,
+        model: ModelConfig,
+        way: Way,
+        *,
+        cwd: Path,
+        on_line: Callable[[str], None],
+        devices: Mapping[str, str],
     ) -> None:
+        """`devices` are variables that show the process its GPUs, and hide others."""
         self._model = model
+        self._devices = devices
         self._way = way
         self.cwd = cwd
         self._on_line = on_line
@@ -68,6 +83,7 @@ class Process:
         self._session: aiohttp.ClientSession | None = None
         self.child: Child | None = None
         self.progress: float | None = None  # the part that is loaded, 0 to 1, if it says so
+        self.checked_at: float | None = None  # the loop's time when its files were found sound
 
     @property
     def pid(self) -> int | None:
@@ -89,7 +105,7 @@ class Process:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**ENVIRONMENT, **os.environ, **self._model.env}
+        return {**ENVIRONMENT, **os.environ, **self._devices, **self._model.env}
 
     async def prepare(self) -> None:
         await self._way.prepare(self)
@@ -148,7 +164,12 @@ class Process:
         status = await self.child.exited() if self.child else 0
         how = f"signal {-status}" if status < 0 else f"status {status}"
         told = f"the worker ended before it was ready ({how}): {self.last_words()}"
-        return StartFailed(told, reason="crashed")
+        return StartFailed(told, reason="out_of_memory" if self.ran_out_of_memory else "crashed")
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Tell whether its last lines say so: engines end over it without another word."""
+        return any(_NO_MEMORY.search(line) for line in self._tail)
 
     def last_words(self) -> str:
         """Tell the line of its output that says most about its end."""
@@ -157,5 +178,6 @@ class Process:
         return (telling or lines or ["it printed nothing"])[-1]
 
     def _keep(self, line: str) -> None:
-        self._tail.append(line)
+        if not _TRACE.match(line):
+            self._tail.append(line)
         self._on_line(line)

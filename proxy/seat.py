@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.demand import PLAIN, RequestClass
+from proxy.memory import Held
 from proxy.process import Process
-from proxy.scheduler import ModelName, WorkerId
-
-log = logging.getLogger(__name__)
+from proxy.scheduler import Demand, Device, ModelName, Terminate, WorkerId
+from proxy.swaps import Swap
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +22,8 @@ class Seat:
     model: ModelName
     process: Process
     asked_at: float
+    swap: Swap
+    tell_swap: Callable[[Swap], None]
     prepared_at: float = 0.0
     load_began_at: float = 0.0
     ready_at: float | None = None
@@ -29,15 +31,29 @@ class Seat:
     may_load: asyncio.Event = field(default_factory=asyncio.Event)
     must_stop: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    order: Terminate | None = None
+    drain_s: float = 0.0
+    is_stuck: bool = False  # its process or its memory does not go away
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pids: frozenset[int] = frozenset()
+    held: tuple[Held, ...] = ()  # of the GPUs, at the last look
+    peaks: dict[Device, int] = field(default_factory=dict)  # since the class of requests changed
+    serves: RequestClass = PLAIN  # the class that the peaks are of
+    classes: set[RequestClass] = field(default_factory=set)  # all that it has served
 
     def order_load(self, now: float) -> None:
         self.load_began_at = now
         self.may_load.set()
 
-    def order_stop(self, now: float) -> None:
-        self.stop_began_at = now
+    def order_stop(self, order: Terminate, now: float, drain_s: float) -> None:
+        self.order, self.stop_began_at, self.drain_s = order, now, drain_s
         self.must_stop.set()
+
+    def note_first_byte(self, now: float) -> None:
+        """Note that an answer has begun; the first one ends the story of the swap."""
+        if not self.swap.is_told and self.ready_at is not None:
+            self.swap.first_byte_s = now - self.ready_at
+            self.tell_swap(self.swap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,12 @@ class Lease:
     seat: Seat
     queued_s: float  # from asking to the grant, loading included
     loading_s: float  # the part of it that the worker spent loading
+    charge: Demand  # what the worker was thought to need
+
+    @property
+    def was_swapped_in(self) -> bool:
+        """Tell whether the model came to its seat while this one waited."""
+        return self.loading_s > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +81,5 @@ class Running:
     facts: Mapping[str, Any]  # what the worker said of itself when it got ready
     uptime_s: float | None
     idle_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """A worker that has gone, and what its stop took."""
-
-    model: ModelName
-    at: float
-    stop_s: float
-
-
-def tell_swap(seat: Seat, departures: Sequence[Departure]) -> None:
-    """Log who came, for whom, and what each part of it took, in seconds.
-
-    start: process up, files checked, imports done · wait: until the memory was free, stop within
-    it · load: until ready.
-    """
-    ready_at = seat.ready_at or seat.load_began_at
-    left = [d for d in departures if d.at >= seat.asked_at]
-    log.info(
-        "swap",
-        extra={
-            "came": seat.model,
-            "left": ",".join(d.model for d in left) or "nobody",
-            "start_s": seat.prepared_at - seat.asked_at,
-            "wait_s": seat.load_began_at - seat.prepared_at,
-            "stop_s": max((d.stop_s for d in left), default=0.0),
-            "load_s": ready_at - seat.load_began_at,
-            "total_s": ready_at - seat.asked_at,
-        },
-    )
+    charge: Demand
+    is_stuck: bool

@@ -28,6 +28,7 @@ async def running(request: web.Request) -> web.Response:
                 "pid": worker.process.pid,
                 "progress": worker.process.progress,
                 "facts": dict(worker.facts),
+                "memory": dict(worker.charge),
                 "uptime_s": worker.uptime_s,
                 "idle_s": worker.idle_s,
             }
@@ -74,10 +75,13 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Answer GET /ready: 200 when every pinned model is loaded, 503 until then."""
+    """Answer GET /ready: 200 when all pinned models are loaded and all devices well, else 503."""
     pinned = {name for name, model in request.app[CONFIG].models.items() if model.pin}
     loaded = {w.model for w in request.app[POOL].running() if w.state == "ready"}
     missing = sorted(pinned - loaded)
+    alarms = list(request.app[POOL].alarms())
+    is_ready = not missing and not alarms
     return web.json_response(
-        {"ready": not missing, "waiting_for": missing}, status=503 if missing else 200
+        {"ready": is_ready, "waiting_for": missing, "alarms": alarms},
+        status=200 if is_ready else 503,
     )

@@ -10,11 +10,20 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from proxy.body import Peek, read_blindly, read_body
+from proxy.body import Body, Peek, read_blindly, read_body
 from proxy.config import Config, ModelConfig
-from proxy.errors import BadRequest, HotseatError, ModelNotFound, WorkerDied
-from proxy.forward import CLIENT_LEFT, Errand, NotSent, forward
-from proxy.routes.keys import CONFIG, POOL
+from proxy.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    HotseatError,
+    ModelNotFound,
+    WorkerDied,
+)
+from proxy.forward import CLIENT_LEFT, Errand, NotSent, break_off, forward
+from proxy.routes import access
+from proxy.routes.keys import CONFIG, METRICS, POOL
+from proxy.routes.waiting import take_turn
+from proxy.wishes import STRIPPED, TIMEOUT, wish_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +46,10 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
     with await read_body(request, config.max_body_bytes, config.stall_timeout) as body:
         model_id = find_model(config, body.peek.model)
         refuse_what_it_cannot(config, model_id, request.path, body.peek)
-        return await serve(Errand(request, model_id, target(request), body, config.stall_timeout))
+        errand = _errand(request, model_id, target(request), body)
+        if body.peek.keep_alive is not None or body.peek.priority is not None:
+            errand.body = body.without(STRIPPED)
+        return await serve(errand)
 
 
 async def upstream(request: web.Request) -> web.StreamResponse:
@@ -52,7 +64,26 @@ async def upstream(request: web.Request) -> web.StreamResponse:
         raise kind(f"{raw_path}/{tail}")
     with await read_blindly(request, config.max_body_bytes, config.stall_timeout) as body:
         path = "/" + "/".join(rest[1:]) + tail
-        return await serve(Errand(request, model_id, path, body, config.stall_timeout))
+        return await serve(_errand(request, model_id, path, body))
+
+
+def _errand(request: web.Request, model_id: str, path: str, body: Body) -> Errand:
+    """Gather what is known of a request before it waits. Raises BadRequest for odd wishes."""
+    config = request.app[CONFIG]
+    return Errand(
+        request,
+        model_id,
+        path,
+        body,
+        config.stall_timeout,
+        wish=wish_of(
+            request.headers,
+            body.peek,
+            access.priority_of_key(request),
+            config.models[model_id].priority,
+        ),
+        withheld=access.withheld(request),
+    )
 
 
 def target(request: web.Request) -> str:
@@ -116,15 +147,31 @@ async def serve(errand: Errand) -> web.StreamResponse:
     """
     began = time.monotonic()
     try:
-        return await _attempt_twice(errand)
+        return await _serve_in_time(errand)
     except HotseatError as error:
         errand.sent.status = error.status
-        raise
+        if errand.response is None:
+            raise
+        log.info("refused", extra={"path": errand.request.path, "why": error.message})
+        return await break_off(errand, error)
     except asyncio.CancelledError:
         errand.sent.status = CLIENT_LEFT
         raise
     finally:
         _tell(errand, time.monotonic() - began, began)
+
+
+async def _serve_in_time(errand: Errand) -> web.StreamResponse:
+    limit_s = errand.wish.deadline_s
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            return await _attempt_twice(errand)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        told = f"{errand.model_id} has not answered within {limit_s:g} s ({TIMEOUT})"
+        raise DeadlineExceeded(told) from None
 
 
 async def _attempt_twice(errand: Errand) -> web.StreamResponse:
@@ -139,14 +186,26 @@ async def _attempt_twice(errand: Errand) -> web.StreamResponse:
 
 
 async def _attempt(errand: Errand) -> web.StreamResponse:
-    async with errand.request.app[POOL].lease(errand.model_id) as lease:
+    pool = errand.request.app[POOL]
+    with pool.ask(errand.model_id, errand.wish) as ticket:
+        lease = await take_turn(errand, ticket)
         errand.leases.append(lease)
-        return await forward(errand, lease.seat)
+        try:
+            return await forward(errand, lease.seat)
+        finally:
+            if errand.ran_out_of_memory:
+                pool.note_out_of_memory(lease)
 
 
 def _tell(errand: Errand, total_s: float, began: float) -> None:
     sent, leases = errand.sent, errand.leases
     first_byte_s = sent.first_byte_at - began if sent.first_byte_at is not None else None
+    status = "cut" if sent.is_cut else str(sent.status)
+    queued_s = sum(lease.queued_s for lease in leases) if leases else total_s
+    metrics = errand.request.app[METRICS]
+    metrics.requests.labels(errand.model_id, status).inc()
+    metrics.queue_seconds.labels(errand.model_id).observe(queued_s)
+    metrics.request_seconds.labels(errand.model_id).observe(total_s)
     log.info(
         "request",
         extra={
@@ -154,8 +213,8 @@ def _tell(errand: Errand, total_s: float, began: float) -> None:
             "path": errand.request.path,
             "model": errand.model_id,
             "worker": leases[-1].seat.id if leases else "-",
-            "status": "cut" if sent.is_cut else sent.status,
-            "queued_s": sum((lease.queued_s for lease in leases), 0.0),
+            "status": status,
+            "queued_s": queued_s,
             "loading_s": sum((lease.loading_s for lease in leases), 0.0),
             "first_byte_s": "-" if first_byte_s is None else first_byte_s,
             "total_s": total_s,

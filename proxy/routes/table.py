@@ -6,18 +6,23 @@ from aiohttp import web
 
 from proxy.config import Config
 from proxy.logs import LogHub
+from proxy.metrics import Metrics
 from proxy.pool import Pool
-from proxy.routes import admin, inference, listing, logs, middleware
-from proxy.routes.keys import CONFIG, HUB, POOL
+from proxy.routes import access, admin, inference, listing, logs, middleware, reports
+from proxy.routes.keys import CONFIG, HUB, METRICS, POOL, SWAPS
+from proxy.swaps import SwapLog
 
 
-def application(config: Config, pool: Pool, hub: LogHub) -> web.Application:
+def application(
+    config: Config, pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics
+) -> web.Application:
     """Make the application that serves the pool's models."""
     app = web.Application(
-        middlewares=[middleware.preflight, middleware.errors_as_json],
+        middlewares=[middleware.preflight, middleware.errors_as_json, access.require_key],
         client_max_size=config.max_body_bytes,
     )
     app[CONFIG], app[POOL], app[HUB] = config, pool, hub
+    app[SWAPS], app[METRICS] = swaps, metrics
     app.on_response_prepare.append(middleware.allow_any_origin)
     for path in inference.NEEDS:
         app.router.add_post(f"/v1{path}", inference.dispatch)
@@ -38,6 +43,9 @@ def application(config: Config, pool: Pool, hub: LogHub) -> web.Application:
             web.get("/health", admin.health),
             web.get("/healthz", admin.healthz),
             web.get("/ready", admin.ready),
+            web.get("/api/queue", reports.queue),
+            web.get("/api/swaps", reports.swaps),
+            web.get("/metrics", reports.metrics),
             web.get("/logs", logs.history),
             web.get("/logs/stream", logs.stream),
             web.get("/logs/stream/{id:.+}", logs.stream),

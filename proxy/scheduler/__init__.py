@@ -4,34 +4,57 @@ Events go in, commands come out: ``handle(event, now) -> [command, …]``. After
 settling brings the whole state to rest, so there is no logic per event to forget, and settling
 twice says nothing new.
 
-A worker's way: PREPARING (a process, its imports, cheap checks of its files: no device memory)
-→ PREPARED → LOADING → READY ⇄ DRAINING → STOPPING → gone. What it demands is charged from LOADING
-until it has exited, whatever the phase: that one rule keeps the device from being promised twice.
-Nobody is drained for a worker before that worker is PREPARED: a model whose files are broken
-costs the seated one nothing.
+**Workers.** A worker's way: PREPARING (a process, its imports, cheap checks of its files: no
+device memory) → PREPARED → LOADING → READY ⇄ DRAINING → STOPPING → gone. What it demands is
+charged from LOADING until it has exited and its memory is seen free, whatever the phase: that one
+rule keeps a device from being promised twice. Nobody is drained for a worker before that worker
+is PREPARED: a model whose files are broken costs the seated one nothing.
 
-The **head** is the model that has waited longest without a seat: since its first waiter came, or
-since it lost its seat, so that a backlog does not take back what it was drained of. Nobody
-overtakes it, except requests for a model that is READY: a seated model goes on serving until it
-falls idle, or until the head has waited for `patience_s` (counted anew when a seated model becomes
-ready, so that every load serves somebody). Then it drains, and its requests queue behind the head.
+**Memory.** A demand is so much of each device it touches: bytes of a GPU or of the host, or the
+one seat. A model demands its own to load, and a request may demand more than that (a larger
+picture): then the worker's charge grows before the grant. A charge is corrected when the worker
+is measured. A model that demands nothing takes nothing from anyone and may always load. Who could
+not have his memory though everyone left who can (pinned ones stay, and what stuck workers hold
+stays lost) is refused at once, whenever that becomes so.
 
-Demand and budget are in one unit, whichever the caller chose: seats (a budget of 1, every
-unpinned model demands 1) or bytes. A model that demands 0 takes nothing from anyone and may always
-load.
+**The line.** Who waits for memory stands in a line: since its first waiter came, or since it lost
+its seat, so that a backlog does not take back what it was drained of. A point of priority counts
+as PRIORITY_S of waiting, which orders the line and each model's own queue. Nobody overtakes who
+stands before him: who comes later may only have what those before him leave over, and nothing of
+a device on which one of them lacks something. Requests for a model that is READY need no memory,
+and go on: a seated model serves until it falls idle, or until who needs its memory has waited for
+its patience (counted anew when a seated model becomes ready, so that every load serves somebody).
+Then it drains, and its requests queue.
+
+**Victims.** Idle before busy, as few as make enough room, those that are the quickest to bring
+back, then the least memory, then the least recently used; never a pinned one; never one with a
+lease: it drains. When more is promised than there is (the budget shrank, a worker holds more than
+was thought), idle ones go.
+
+**Failures.** A load that runs out of memory beside others is tried once more alone, in its old
+place of the line. Any other failed start refuses who waits, and cools down: 1 s, doubling to 60
+s.
 """
 
+from proxy.scheduler.amounts import larger, missing, total
 from proxy.scheduler.core import Scheduler
+from proxy.scheduler.forecast import Outlook, WaitsFor, outlook_of, outlooks
+from proxy.scheduler.queue import PRIORITY_S
 from proxy.scheduler.state import Worker
 from proxy.scheduler.types import (
     Arrived,
     BecameReady,
+    BudgetChanged,
+    Cause,
     Command,
+    Demand,
+    Device,
     Event,
     Exited,
     Grant,
     Left,
     Load,
+    Measured,
     Model,
     ModelName,
     Phase,
@@ -39,7 +62,9 @@ from proxy.scheduler.types import (
     Prepared,
     Refusal,
     Refuse,
+    Reloaded,
     ShutdownAsked,
+    Stuck,
     Terminate,
     TicketId,
     UnloadAsked,
@@ -49,28 +74,43 @@ from proxy.scheduler.types import (
 )
 
 __all__ = [
+    "PRIORITY_S",
     "Arrived",
     "BecameReady",
+    "BudgetChanged",
+    "Cause",
     "Command",
+    "Demand",
+    "Device",
     "Event",
     "Exited",
     "Grant",
     "Left",
     "Load",
+    "Measured",
     "Model",
     "ModelName",
+    "Outlook",
     "Phase",
     "Prepare",
     "Prepared",
     "Refusal",
     "Refuse",
+    "Reloaded",
     "Scheduler",
     "ShutdownAsked",
+    "Stuck",
     "Terminate",
     "TicketId",
     "UnloadAsked",
+    "WaitsFor",
     "WakeAt",
     "Woke",
     "Worker",
     "WorkerId",
+    "larger",
+    "missing",
+    "outlook_of",
+    "outlooks",
+    "total",
 ]

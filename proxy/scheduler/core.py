@@ -1,29 +1,33 @@
-"""The only hand that changes the scheduler's state."""
+"""The scheduler itself: takes events in, brings the state to rest, says what is to be done."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
-from proxy.scheduler.eviction import choose_victims
-from proxy.scheduler.state import Failure, State, Worker
+from proxy.scheduler import forecast, line, settle
+from proxy.scheduler.hand import Hand
+from proxy.scheduler.state import Failure, Place, State, Worker
 from proxy.scheduler.types import (
     Arrived,
     BecameReady,
+    BudgetChanged,
+    Cause,
     Command,
+    Demand,
     Event,
     Exited,
-    Grant,
     Left,
-    Load,
+    Measured,
     Model,
     ModelName,
     Phase,
-    Prepare,
     Prepared,
     Refusal,
     Refuse,
+    Reloaded,
     ShutdownAsked,
-    Terminate,
+    Stuck,
     TicketId,
     UnloadAsked,
     WakeAt,
@@ -33,17 +37,17 @@ from proxy.scheduler.types import (
 
 COOL_DOWN_FIRST_S = 1.0
 COOL_DOWN_LONGEST_S = 60.0
+NEWEST_WEIGHS = 0.3  # in the smoothed service time
 
 
 class Scheduler:
     """Decides; the package docstring has the rules, and `handle` is the door."""
 
-    def __init__(self, models: list[Model], budget: int) -> None:
+    def __init__(self, models: list[Model], budget: Demand) -> None:
         self.state = State({model.name: model for model in models}, budget)
-        self._last_worker = 0
+        self._hand = Hand(self.state)
         self._alarm: float | None = None
         self._is_shutting_down = False
-        self._out: list[Command] = []
 
     def __repr__(self) -> str:
         seats = ", ".join(
@@ -51,70 +55,105 @@ class Scheduler:
             for w in self.state.workers.values()
         )
         waiting = sum(map(len, self.state.queues.values()))
-        charged = f"{self.state.charged}/{self.state.budget} charged"
-        return f"<Scheduler {seats or 'empty'} | {waiting} waiting | {charged}>"
+        charged = ", ".join(
+            f"{self.state.charged.get(device, 0)}/{amount} of {device}"
+            for device, amount in self.state.budget.items()
+        )
+        return f"<Scheduler {seats or 'empty'} | {waiting} waiting | {charged or 'no budget'}>"
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event, and say everything that has to be done about it, in order.
 
         `now` is monotonic, in seconds, and never smaller than before.
         """
+        self._take_in(event, now)
+        turns = settle.settle(self._hand, now)
+        alarm = line.next_change(self.state, turns, now)
+        if alarm != self._alarm:
+            self._alarm = alarm
+            self._hand.say(WakeAt(alarm))
+        return self._hand.take_commands()
+
+    def _take_in(self, event: Event, now: float) -> None:  # noqa: C901, PLR0912  # a line for each
         match event:
-            case Arrived(ticket, name):
-                self._take_in(ticket, name, now)
+            case Arrived():
+                self._arrived(event, now)
             case Left(ticket):
-                self._let_go(ticket, now)
+                self._left(ticket, now)
             case Prepared(worker_id):
                 self._prepared(worker_id)
             case BecameReady(worker_id):
                 self._became_ready(worker_id, now)
-            case Exited(worker_id):
-                self._exited(worker_id, now)
+            case Exited(worker_id, out_of_memory):
+                self._exited(worker_id, now, out_of_memory=out_of_memory)
+            case Stuck(worker_id):
+                self._stuck(worker_id)
+            case Measured():
+                self._measured(event)
+            case BudgetChanged(budget):
+                self.state.budget = budget
+                self.state.has_less_room = True
+            case Reloaded():
+                self._reloaded(event)
             case UnloadAsked(name, deadline):
-                self._retire(name, deadline)
+                self._unload(name, deadline)
             case ShutdownAsked(deadline):
                 self._shut_down(deadline)
             case Woke():
                 self._alarm = None
             case _:
                 assert_never(event)
-        self._settle(now)
-        out, self._out = self._out, []
-        return out
 
-    # Taking in what happened
+    # Requests
 
-    def _take_in(self, ticket: TicketId, name: ModelName, now: float) -> None:
-        model = self.state.models.get(name)
-        if model is None:
-            self._out.append(Refuse(ticket, Refusal.UNKNOWN_MODEL))
-            return
-        refusal = self._reason_to_refuse(model, ticket, now)
+    def _arrived(self, asked: Arrived, now: float) -> None:
+        refusal = self._reason_to_refuse(asked, now)
         if refusal is not None:
-            self._out.append(refusal)
+            self._hand.say(refusal)
         else:
-            self.state.queues[name][ticket] = now
+            self._hand.take_in(asked, now)
 
-    def _reason_to_refuse(self, model: Model, ticket: TicketId, now: float) -> Refuse | None:
-        state = self.state
+    def _reason_to_refuse(self, asked: Arrived, now: float) -> Refuse | None:
+        state, ticket = self.state, asked.ticket
+        model = state.models.get(asked.model)
+        if model is None:
+            return Refuse(ticket, Refusal.UNKNOWN_MODEL)
         if self._is_shutting_down:
             return Refuse(ticket, Refusal.SHUTTING_DOWN)
-        if model.demand > max(state.budget - state.reserved_beside(model), 0):
-            return Refuse(ticket, Refusal.NEVER_FITS)
+        if not state.is_servable(asked):
+            return Refuse(ticket, Refusal.NO_ROOM)
         failure = state.failures.get(model.name)
         if failure is not None and now < failure.until:
             return Refuse(ticket, Refusal.COOLING_DOWN, failure.until - now)
         if len(state.queues[model.name]) >= model.queue_limit:
-            return Refuse(ticket, Refusal.QUEUE_FULL, max(1.0, state.load_s.get(model.name, 0.0)))
+            return Refuse(ticket, Refusal.QUEUE_FULL, forecast.next_place_s(state, model, now))
         return None
 
-    def _let_go(self, ticket: TicketId, now: float) -> None:
-        for queue in self.state.queues.values():
-            queue.pop(ticket, None)
+    def _left(self, ticket: TicketId, now: float) -> None:
+        name = self.state.where.get(ticket)
+        if name is None:
+            return
+        queue = self.state.queues.get(name)  # the config may have lost the model meanwhile
+        if queue is not None and ticket in queue:
+            self._hand.remove(ticket)
+        else:
+            self._end_lease(ticket, now)
+        del self.state.where[ticket]
+
+    def _end_lease(self, ticket: TicketId, now: float) -> None:
         for worker in self.state.workers.values():
-            if ticket in worker.leases:
-                worker.leases.remove(ticket)
+            lease = worker.leases.pop(ticket, None)
+            if lease is not None:
                 worker.idle_since = now
+                self.state.stirred.add(worker.model.name)
+                self._note_service(worker.model.name, now - lease.since)
+                return
+
+    def _note_service(self, name: ModelName, took_s: float) -> None:
+        before = self.state.service_s.get(name, took_s)
+        self.state.service_s[name] = before + NEWEST_WEIGHS * (took_s - before)
+
+    # Workers
 
     def _prepared(self, worker_id: WorkerId) -> None:
         worker = self.state.workers.get(worker_id)
@@ -125,148 +164,100 @@ class Scheduler:
         worker = self.state.workers.get(worker_id)
         if worker is None or worker.phase is not Phase.LOADING:
             return  # it crossed our order to stop
-        worker.phase = Phase.READY
-        worker.ready_since = worker.idle_since = now
-        self.state.load_s[worker.model.name] = now - worker.load_began
-        self.state.failures.pop(worker.model.name, None)
-
-    def _exited(self, worker_id: WorkerId, now: float) -> None:
-        worker = self.state.workers.pop(worker_id, None)
-        if worker is None or worker.is_serving or worker.phase is Phase.STOPPING:
-            return
         name = worker.model.name
+        worker.phase = Phase.READY
+        self.state.stirred.add(name)
+        worker.ready_since = worker.idle_since = now
+        self.state.load_s[name] = now - worker.load_began
+        self.state.failures.pop(name, None)
+        self.state.alone.discard(name)
+        if worker.is_alone and not worker.model.loads_alone:
+            self._take_back_surplus(worker)
+
+    def _take_back_surplus(self, worker: Worker) -> None:
+        """Charge a worker that has loaded alone no more than its model demands."""
+        worker.is_alone = False
+        demand = self.state.demand(worker.model)
+        held = {on: min(count, demand.get(on, 0)) for on, count in worker.charge.items()}
+        self._hand.charge(worker, held)
+
+    def _exited(self, worker_id: WorkerId, now: float, *, out_of_memory: bool) -> None:
+        worker = self.state.workers.pop(worker_id, None)
+        if worker is None:
+            return
+        self._hand.charge(worker, {})
+        self._hand.lose_seat(worker)
+        name = worker.model.name
+        if worker.is_serving or worker.phase is Phase.STOPPING:
+            return
+        if out_of_memory and self._may_do_better_alone(worker):
+            self.state.alone.add(name)
+            priority = self.state.queues[name].front.asked.priority
+            self._hand.line_up(name, Place(worker.lined_since, priority))
+            self.state.has_less_room = True  # its seat may have been more than is left now
+            return
         before = self.state.failures.get(name)
         pause_s = min(before.pause_s * 2, COOL_DOWN_LONGEST_S) if before else COOL_DOWN_FIRST_S
         self.state.failures[name] = Failure(now + pause_s, pause_s)
-        self._refuse_waiting(name, Refusal.START_FAILED, pause_s)
+        self._hand.refuse_waiting(name, Refusal.START_FAILED, pause_s)
 
-    def _retire(self, name: ModelName | None, deadline: float) -> None:
+    def _may_do_better_alone(self, worker: Worker) -> bool:
+        """Tell whether there were others whom it did not have to run out of memory with."""
+        workers = self.state.workers.values()
+        others = (w for w in workers if w.is_charged and not w.model.pinned and not w.is_stuck)
+        return (
+            not worker.is_alone
+            and self.state.is_wanted(worker.model.name)
+            and any(not worker.model.demand.keys().isdisjoint(w.charge) for w in others)
+        )
+
+    def _stuck(self, worker_id: WorkerId) -> None:
+        worker = self.state.workers.get(worker_id)
+        if worker is not None and worker.phase is Phase.STOPPING:
+            worker.is_stuck = self.state.has_less_room = True
+
+    def _measured(self, event: Measured) -> None:
+        worker = self.state.workers.get(event.worker)
+        if worker is None:
+            return
+        if not worker.is_stale:
+            worker.model = replace(worker.model, demand=event.model_demand, loads_alone=False)
+            worker.is_alone = False
+            self.state.know({**self.state.models, worker.model.name: worker.model}.values())
+            self.state.has_less_room = True
+        if worker.is_charged and worker.phase is not Phase.STOPPING:
+            self._hand.charge(worker, event.charge)
+
+    # What people ask
+
+    def _unload(self, name: ModelName | None, deadline: float) -> None:
         for worker in self.state.workers.values():
-            if name not in (None, worker.model.name):
-                continue
-            if worker.is_serving:
-                known = worker.retire_by
-                worker.retire_by = deadline if known is None else min(known, deadline)
-            else:
-                self._stop(worker)
+            if name in (None, worker.model.name):
+                self._hand.retire(worker, deadline, Cause.UNLOAD)
 
     def _shut_down(self, deadline: float) -> None:
         self._is_shutting_down = True
         for name in self.state.queues:
-            self._refuse_waiting(name, Refusal.SHUTTING_DOWN)
-        self._retire(None, deadline)
-
-    def _refuse_waiting(
-        self, name: ModelName, why: Refusal, retry_after_s: float | None = None
-    ) -> None:
-        queue = self.state.queues[name]
-        self._out += [Refuse(ticket, why, retry_after_s) for ticket in queue]
-        queue.clear()
-
-    # Bringing the state to rest
-
-    def _settle(self, now: float) -> None:
-        """Do all that is due; what one step does may only please the steps after it."""
-        self._stop_due(now)
-        self._line_up(now)
-        self._reprieve()
-        self._grant(now)
-        self._load_and_prepare(now)
-        self._drain_for_head(now)
-        alarm = self.state.next_change(now)
-        if alarm != self._alarm:
-            self._alarm = alarm
-            self._out.append(WakeAt(alarm))
-
-    def _stop_due(self, now: float) -> None:
-        """End the retired, the drained, the idle, and processes that nobody waits for."""
+            self._hand.refuse_waiting(name, Refusal.SHUTTING_DOWN)
         for worker in self.state.workers.values():
-            expiry = self.state.expiry(worker)
-            retired = worker.retire_by is not None and (
-                not worker.leases or now >= worker.retire_by
-            )
-            drained = worker.phase is Phase.DRAINING and not worker.leases
-            idle = expiry is not None and now >= expiry
-            unwanted = worker.is_coming and not self.state.is_wanted(worker.model)
-            if retired or drained or idle or unwanted:
-                self._stop(worker)
+            self._hand.retire(worker, deadline, Cause.SHUTDOWN)
 
-    def _line_up(self, now: float) -> None:
-        """Let those stand in line that wait for a seat: who has just lost his stands last."""
-        absent, before = self.state.absent(), self.state.line
-        kept = {name: since for name, since in before.items() if name in absent}
-        self.state.line = kept | {name: now for name in absent if name not in kept}
-
-    def _reprieve(self) -> None:
-        """Let drained ones serve again whom the head does not need any more."""
-        draining = self.state.draining()
-        surplus = sum(w.model.demand for w in draining) - self.state.need()
-        for worker in sorted(draining, key=lambda w: -len(w.leases)):
-            if worker.model.demand <= surplus:
-                surplus -= worker.model.demand
-                worker.phase = Phase.READY
-
-    def _grant(self, now: float) -> None:
-        for worker in self.state.workers.values():
-            queue = self.state.queues[worker.model.name]
-            while queue and worker.has_room:
-                ticket = next(iter(queue))
-                del queue[ticket]
-                worker.leases.add(ticket)
-                worker.idle_since = now
-                self._out.append(Grant(ticket, worker.id))
-
-    def _load_and_prepare(self, now: float) -> None:
-        """Give the absent models that are waited for a process, and memory as it is free.
-
-        The head blocks all behind it, except those that take nothing from it.
-        """
-        blocked = False
-        for name in list(self.state.line):
-            model = self.state.models[name]
-            if blocked and model.demand > 0:
-                continue
-            worker = self.state.coming(model)
-            if worker is None:
-                self._prepare(model)
-            elif worker.phase is Phase.PREPARED and self._fits(model):
-                worker.phase = Phase.LOADING
-                worker.is_charged = True
-                worker.load_began = now
-                del self.state.line[name]
-                self._out.append(Load(worker.id))
-                continue
-            blocked = blocked or model.demand > 0
-
-    def _fits(self, model: Model) -> bool:
-        return self.state.charged + model.demand <= self.state.budget
-
-    def _prepare(self, model: Model) -> None:
-        self._last_worker += 1
-        worker = Worker(WorkerId(self._last_worker), model)
-        self.state.workers[worker.id] = worker
-        self._out.append(Prepare(worker.id, model.name))
-
-    def _drain_for_head(self, now: float) -> None:
-        state, head = self.state, self.state.head()
-        need = state.need() - sum(w.model.demand for w in state.draining())
-        if head is None or need <= 0:
-            return
-        candidates = state.evictable()
-        victims = choose_victims(
-            [w for w in candidates if state.is_idle(w)],
-            [w for w in candidates if not state.is_idle(w) and now >= state.spared_until(w, head)],
-            need,
-            demand=lambda w: w.model.demand,
-            cost=lambda w: (state.load_s.get(w.model.name, 0.0), w.idle_since),
-        )
-        for victim in victims:
-            if victim.leases:
-                victim.phase = Phase.DRAINING
-            else:
-                self._stop(victim)
-
-    def _stop(self, worker: Worker) -> None:
-        if worker.phase is not Phase.STOPPING:
-            worker.phase = Phase.STOPPING
-            self._out.append(Terminate(worker.id))
+    def _reloaded(self, event: Reloaded) -> None:
+        state = self.state
+        state.budget = event.budget
+        self.state.has_less_room = True
+        kept = {model.name for model in event.models} - event.changed
+        for name in [name for name in state.models if name not in kept]:
+            state.forget(name)
+        state.know(event.models)
+        for name in [name for name in state.queues if name not in state.models]:
+            self._hand.refuse_waiting(name, Refusal.UNKNOWN_MODEL)
+            del state.queues[name]
+            state.line.pop(name, None)
+        for worker in state.workers.values():
+            name = worker.model.name
+            if name in event.changed or name not in state.models:
+                worker.is_stale = True
+                self._hand.retire(worker, event.deadline, Cause.RELOAD)
+            elif not worker.is_stale:
+                worker.model = state.models[name]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType, TypeAlias
 
 ModelName = NewType("ModelName", str)
 TicketId = NewType("TicketId", int)  # one per request
 WorkerId = NewType("WorkerId", int)  # one per process, never reused: a late event finds nobody
+Device = NewType("Device", str)  # what is scarce: a GPU's memory, the host's, or the one seat
+
+Demand: TypeAlias = Mapping[Device, int]
+"""How much of which device: bytes, or seats. A device that is not named is not touched."""
 
 
 class Phase(Enum):
@@ -29,8 +34,20 @@ class Refusal(Enum):
     QUEUE_FULL = "queue_full"
     START_FAILED = "start_failed"
     COOLING_DOWN = "cooling_down"
-    NEVER_FITS = "never_fits"
+    NO_ROOM = "no_room"
     SHUTTING_DOWN = "shutting_down"
+
+
+class Cause(Enum):
+    """Why a worker has to go."""
+
+    SWAP = "swap"  # another model needs its memory
+    TTL = "ttl"
+    UNLOAD = "unload"
+    UNWANTED = "unwanted"  # nobody waits for it any more
+    OVER_BUDGET = "over_budget"  # the budget shrank, or it holds more than was thought
+    RELOAD = "reload"
+    SHUTDOWN = "shutdown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +55,15 @@ class Model:
     """What the scheduler needs to know of a model, and no more."""
 
     name: ModelName
-    demand: int = 1
+    demand: Demand = field(default_factory=dict)  # to be loaded, and to serve a plain request
+    loads_alone: bool = False  # how much it needs is not known: it gets all there is room for
     concurrency: int = 1
     ttl_s: float = 0.0  # 0: never unloaded for being idle
-    patience_s: float = 5.0
+    patience_s: float | None = None  # None: by its own load time
     queue_limit: int = 1000
     pinned: bool = False
+    load_s: float | None = None  # measured in an earlier life
+    service_s: float | None = None  # likewise, of a request
 
 
 # What happened.
@@ -51,10 +71,18 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A request wants the model."""
+    """A request wants the model.
+
+    `priority` counts as so many times PRIORITY_S of waiting. `demand` is what the worker must hold
+    to serve it, where that is more than the model's own. `keep_alive_s` replaces the model's ttl
+    from this request on; infinite: stay.
+    """
 
     ticket: TicketId
     model: ModelName
+    priority: int = 0
+    demand: Demand = field(default_factory=dict)
+    keep_alive_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +111,46 @@ class Exited:
     """The worker's process is reaped, and its memory is seen free."""
 
     worker: WorkerId
+    out_of_memory: bool = False  # as far as it said why it did not get ready
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """The worker was told to stop, and what it held does not come back; `Exited` may yet come."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The worker is known to hold this, or to have held it at its peak.
+
+    `model_demand` is what its model is from now on known to demand: it need not load alone.
+    """
+
+    worker: WorkerId
+    charge: Demand
+    model_demand: Demand
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChanged:
+    """There is more to be had, or less: others use the devices too."""
+
+    budget: Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The config is another one now; workers of `changed` models are not theirs any more.
+
+    Those, and the ones of models that are gone, finish what they serve, by the deadline.
+    """
+
+    models: tuple[Model, ...]
+    budget: Demand
+    changed: frozenset[ModelName]
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +174,18 @@ class Woke:
 
 
 Event: TypeAlias = (
-    Arrived | Left | Prepared | BecameReady | Exited | UnloadAsked | ShutdownAsked | Woke
+    Arrived
+    | Left
+    | Prepared
+    | BecameReady
+    | Exited
+    | Stuck
+    | Measured
+    | BudgetChanged
+    | Reloaded
+    | UnloadAsked
+    | ShutdownAsked
+    | Woke
 )
 
 
@@ -150,6 +229,8 @@ class Terminate:
     """End the worker's process."""
 
     worker: WorkerId
+    cause: Cause
+    made_room_for: ModelName | None = None  # of a SWAP
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,13 @@ class Answer:
         return self.body["choices"][0]["message"]["content"]
 
 
+async def first_event(stream: aiohttp.ClientResponse) -> bytes:
+    """Read until the worker itself speaks: comments are the proxy's own."""
+    while not (line := await stream.content.readline()).startswith(b"data:"):
+        assert line, "it ended before its first event"
+    return line
+
+
 def chat_body(model: str, text: str, **echo: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": text}], "echo": echo}
 

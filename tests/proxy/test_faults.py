@@ -15,7 +15,16 @@ import openai
 import psutil
 import pytest
 
-from tests.proxy.served import Gate, Hotseat, all_gone, chat_body, served, spawned, workers_of
+from tests.proxy.served import (
+    Gate,
+    Hotseat,
+    all_gone,
+    chat_body,
+    first_event,
+    served,
+    spawned,
+    workers_of,
+)
 
 TWO = "models: {a: {echo: {reply: I am a}}, b: {echo: {reply: I am b}}}"
 
@@ -72,7 +81,7 @@ async def test_a_start_that_fails_says_why_and_cools_down(tmp_path: Path) -> Non
         first = await hotseat.chat("a")
         second = await hotseat.chat("a")
 
-        assert (first.status, first.error["code"]) == (502, "worker_start_failed")
+        assert (first.status, first.error["code"]) == (503, "capacity_exceeded")
         assert "cudaMalloc failed" in first.error["message"]
         assert "status 7" in first.error["message"]
         assert (second.status, second.error["code"]) == (503, "cooling_down")
@@ -159,7 +168,7 @@ async def test_a_client_that_leaves_a_stream_stops_the_work(tmp_path: Path) -> N
     """Closing the connection cancels the request in the worker."""
     async with served(TWO, tmp_path) as hotseat:
         async with hotseat.stream("a", tokens=3, hang_after=1) as stream:
-            await stream.content.readany()
+            await first_event(stream)
         await hotseat.log_line("request .*model=a")
 
         counts = await until_counted(hotseat, "cancelled")

@@ -68,7 +68,7 @@ async def test_a_swap_is_one_line_with_its_phases(tmp_path: Path) -> None:
 
         line = await hotseat.log_line("swap came=b")
         assert "left=a" in line
-        for phase in ("start_s=", "wait_s=", "stop_s=", "load_s=", "total_s="):
+        for phase in ("stop_s=", "spawn_s=", "wait_s=", "load_s=", "first_byte_s=", "total_s="):
             assert phase in line
 
 

@@ -1,0 +1,144 @@
+"""One worker's whole life: the process is started, awaited and ended here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy import errors
+from proxy.demand import Demands
+from proxy.scheduler import Event, Prepared, Stuck
+from proxy.seat import Seat
+from proxy.swaps import SwapLog, Victim
+from proxy.watch import Watch
+
+log = logging.getLogger(__name__)
+
+STUCK_AFTER_S = 5.0  # beyond its grace: by then a process is dead and its memory is free
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long things may take."""
+
+    start_s: float
+    grace_s: float  # between SIGTERM and SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What every worker's life has to do with."""
+
+    tasks: asyncio.TaskGroup
+    demands: Demands
+    watch: Watch
+    swaps: SwapLog
+    feed: Callable[[Event], None]
+    seated: Callable[[Seat], None]  # told when the worker is ready
+    is_closing: asyncio.Event  # the server is about to end: nobody waits for what is stuck
+
+
+class Life:
+    """The only one to start, await and end the process of its seat."""
+
+    def __init__(self, seat: Seat, limits: Limits, world: World) -> None:
+        self._seat = seat
+        self._limits = limits
+        self._world = world
+
+    async def live(self) -> errors.StartFailed | None:
+        """Return when nothing of the worker is left, with why it did not get ready, if so."""
+        seat, tasks = self._seat, self._world.tasks
+        rise = tasks.create_task(self._rise())
+        stop = tasks.create_task(seat.must_stop.wait())
+        try:
+            await asyncio.wait({rise, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rise.cancel()
+            stop.cancel()
+            await asyncio.wait({rise})  # a process that it is just starting is its to end
+            seat.stop_began_at = seat.stop_began_at or _now()
+            await self._see_off()
+        return None if rise.cancelled() else rise.result()
+
+    async def _rise(self) -> errors.StartFailed | None:
+        """Go from nothing to ready and wait for the end; gives why it did not get ready."""
+        seat, limit_s = self._seat, self._limits.start_s
+        try:
+            await self._prepare()
+            await seat.may_load.wait()
+            await self._load()
+        except TimeoutError:
+            told = f"{seat.model} was not ready within {limit_s:g} s (healthCheckTimeout)"
+            last = seat.process.last_words()
+            return errors.StartTimeout(f"{told}; its last words: {last}", reason="timeout")
+        except errors.StartFailed as failure:
+            return failure
+        except Exception as error:  # the top of a worker's life: it must end in a refusal
+            log.exception("start_broke", extra={"model": seat.model})
+            return errors.StartFailed(f"{type(error).__name__}: {error}", reason="internal")
+        self._world.seated(seat)
+        await seat.process.exited()
+        return None
+
+    async def _prepare(self) -> None:
+        seat = self._seat
+        async with asyncio.timeout(self._limits.start_s):
+            await seat.process.prepare()
+        checked_at = seat.process.checked_at
+        seat.prepared_at = _now()
+        seat.swap.spawn_s = (checked_at or seat.prepared_at) - seat.asked_at
+        seat.swap.import_s = seat.prepared_at - checked_at if checked_at is not None else None
+        self._world.feed(Prepared(seat.id))
+
+    async def _load(self) -> None:
+        seat, swap = self._seat, self._seat.swap
+        swap.wait_s = seat.load_began_at - seat.prepared_at
+        self._world.swaps.add(swap, since=seat.asked_at)
+        async with asyncio.timeout(self._limits.start_s):
+            seat.facts = await seat.process.load()
+        await self._world.watch.look_at_ready(seat)
+        seat.ready_at = _now()
+        swap.load_s = seat.ready_at - seat.load_began_at
+        swap.total_s = seat.ready_at - seat.asked_at
+        self._world.demands.note_times(seat.model, load_s=swap.load_s)
+
+    async def _see_off(self) -> None:
+        """End the process, and wait until all that it held is free; tell when that takes long."""
+        seat, world = self._seat, self._world
+        end = world.tasks.create_task(self._end())
+        await asyncio.wait({end}, timeout=self._limits.grace_s + STUCK_AFTER_S)
+        if end.done():
+            return
+        seat.is_stuck = True
+        log.error("stuck", extra={"model": seat.model, "pid": seat.process.pid})
+        seat.gone.set()  # for who waits for it: it is of no more use
+        world.feed(Stuck(seat.id))
+        closing = world.tasks.create_task(world.is_closing.wait())
+        await asyncio.wait({end, closing}, return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
+        end.cancel()
+
+    async def _end(self) -> None:
+        seat = self._seat
+        await seat.process.stop(self._limits.grace_s)
+        reaped_at = _now()
+        await self._world.watch.seen_free(seat.held)
+        freed_at, order = _now(), seat.order
+        self._world.swaps.note_departure(
+            Victim(
+                seat.model,
+                cause=order.cause.value if order else "exit",
+                made_room_for=order.made_room_for if order else None,
+                at=freed_at,
+                drain_s=seat.drain_s,
+                stop_s=reaped_at - (seat.stop_began_at or reaped_at),
+                memory_free_s=freed_at - reaped_at,
+            )
+        )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

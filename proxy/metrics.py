@@ -1,0 +1,66 @@
+"""What is counted and measured; the names are an interface, listed in README."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """The metrics of one server, in a registry of their own."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "hotseat_requests", "Requests by their end.", ["model", "status"], registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "hotseat_queue_seconds",
+            "From asking for a model to its turn, loading included.",
+            ["model"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "hotseat_request_seconds",
+            "From asking to the last byte.",
+            ["model"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.swap_seconds = Histogram(
+            "hotseat_swap_seconds",
+            "What each part of a swap took.",
+            ["model", "phase"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.departures = Counter(
+            "hotseat_departures",
+            "Workers that left, by cause.",
+            ["model", "cause"],
+            registry=registry,
+        )
+        self.out_of_memory = Counter(
+            "hotseat_out_of_memory",
+            "Times that memory ran out.",
+            ["model", "when"],
+            registry=registry,
+        )
+        self.memory_bytes = Gauge(
+            "hotseat_memory_bytes",
+            "Memory of a device: budget, charged, free.",
+            ["device", "state"],
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "hotseat_waiting_requests", "Requests without a turn.", ["model"], registry=registry
+        )
+
+    def render(self) -> bytes:
+        """Give all of them in Prometheus' text format."""
+        return generate_latest(self._registry)

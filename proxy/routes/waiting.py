@@ -1,0 +1,126 @@
+"""Nobody waits in the dark: who streams hears how things stand, until his answer begins.
+
+Clients give up on a connection that says nothing during a long load. So a stream begins at once,
+with comments (lines that begin with a colon: WHATWG HTML, 9.2.6), which clients skip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+
+import aiohttp
+from aiohttp import web
+
+from proxy.config import Config
+from proxy.forward import CLIENT_LEFT, EVENTS, Errand
+from proxy.pool import Pool, Ticket
+from proxy.routes.keys import CONFIG, POOL
+from proxy.scheduler import Outlook, WaitsFor
+from proxy.seat import Lease
+
+STREAMED = frozenset({"/chat/completions", "/completions"})
+"""Where `stream: true` is answered by an event stream, whatever the worker is."""
+CHAT = "/chat/completions"
+
+
+async def take_turn(errand: Errand, ticket: Ticket) -> Lease:
+    """Wait for the ticket's turn. Raises what `Ticket.lease` raises."""
+    config = errand.request.app[CONFIG]
+    if not _is_told(errand, config):
+        return await ticket.lease()
+    if not ticket.seat.done() and errand.response is None:
+        await _open(errand)
+    notes = _Notes(errand, ticket)
+    while not ticket.seat.done():
+        await notes.send()
+        await asyncio.wait({ticket.seat}, timeout=config.waiting_notes)
+    if ticket.seat.exception() is None:
+        await notes.send_last()
+    return await ticket.lease()
+
+
+def _is_told(errand: Errand, config: Config) -> bool:
+    path = errand.request.path.removeprefix("/v1")
+    return errand.body.peek.is_stream and path in STREAMED and config.waiting_notes > 0
+
+
+async def _open(errand: Errand) -> None:
+    headers = {"Content-Type": EVENTS, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    errand.response = web.StreamResponse(headers=headers)
+    await errand.response.prepare(errand.request)
+    errand.sent.status = errand.response.status
+
+
+class _Notes:
+    """What one waiting client is told."""
+
+    def __init__(self, errand: Errand, ticket: Ticket) -> None:
+        config = errand.request.app[CONFIG]
+        model = config.models[errand.model_id]
+        self._errand = errand
+        self._ticket = ticket
+        self._pool = errand.request.app[POOL]
+        self._shows = (
+            config.sends_loading_state(model) and errand.request.path.removeprefix("/v1") == CHAT
+        )
+        self._shown = ""
+        self._began = time.monotonic()
+
+    async def send(self) -> None:
+        text = describe(self._pool, self._ticket)
+        await self._write(f": {text}\n\n")
+        if self._shows and text != self._shown:
+            self._shown = text
+            await self._write(self._as_reasoning(f"{text}\n"))
+
+    async def send_last(self) -> None:
+        if self._shown:
+            took_s = time.monotonic() - self._began
+            await self._write(self._as_reasoning(f"Done! ({took_s:.2f}s)\n\n"))
+
+    def _as_reasoning(self, text: str) -> str:
+        choice = {"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}
+        chunk = {
+            "id": "hotseat-waiting",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": self._errand.model_id,
+            "choices": [choice],
+        }
+        return f"data: {json.dumps(chunk)}\n\n"
+
+    async def _write(self, text: str) -> None:
+        try:
+            await self._errand.write(text.encode())
+        except (aiohttp.ClientConnectionResetError, TimeoutError):
+            self._errand.sent.status = CLIENT_LEFT
+            raise asyncio.CancelledError from None  # nobody is there to be answered
+
+
+def describe(pool: Pool, ticket: Ticket) -> str:
+    """Say how things stand for a waiting ticket: `queue 2, flux loading 43 %, about 6 s`."""
+    outlook = pool.outlook(ticket)
+    return ", ".join(_phrases(pool, outlook)) if outlook is not None else "next"
+
+
+def _phrases(pool: Pool, outlook: Outlook) -> Iterator[str]:
+    yield f"queue {outlook.position}"
+    names = ", ".join(outlook.others)
+    match outlook.waits_for:
+        case WaitsFor.LOAD:
+            progress = pool.progress(outlook.model)
+            part = f" {100 * progress:.0f} %" if progress is not None else ""
+            yield f"{outlook.model} loading{part}"
+        case WaitsFor.START:
+            yield f"{outlook.model} starting"
+        case WaitsFor.ROOM:
+            yield f"{outlook.model} waits for {names or 'memory'}"
+        case WaitsFor.LINE:
+            yield f"{outlook.model} comes after {names}"
+        case WaitsFor.REQUESTS:
+            yield f"{outlook.model} is busy"
+    if outlook.eta_s is not None:
+        yield f"about {outlook.eta_s:.0f} s"

@@ -1,0 +1,151 @@
+"""The few acts that change a worker or a queue, and the commands that go with them."""
+
+from __future__ import annotations
+
+from proxy.scheduler.amounts import total
+from proxy.scheduler.queue import Waiting
+from proxy.scheduler.state import Leased, Place, State, Worker
+from proxy.scheduler.types import (
+    Arrived,
+    Cause,
+    Command,
+    Demand,
+    Grant,
+    Load,
+    Model,
+    ModelName,
+    Phase,
+    Prepare,
+    Refusal,
+    Refuse,
+    Terminate,
+    TicketId,
+    WorkerId,
+)
+
+
+class Hand:
+    """Acts on the state, and notes the commands until they are taken."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._last_worker = 0
+        self._commands: list[Command] = []
+
+    def say(self, command: Command) -> None:
+        self._commands.append(command)
+
+    def take_commands(self) -> list[Command]:
+        commands, self._commands = self._commands, []
+        return commands
+
+    # Requests
+
+    def take_in(self, asked: Arrived, now: float) -> None:
+        """Let the ticket wait."""
+        self.state.where[asked.ticket] = asked.model
+        self.state.queues[asked.model].push(asked, now)
+        self.state.stirred.add(asked.model)
+
+    def remove(self, ticket: TicketId) -> Waiting:
+        """Let the ticket wait no more."""
+        name = self.state.where[ticket]
+        queue = self.state.queues[name]
+        waiting = queue.remove(ticket)
+        if not queue:
+            self.state.alone.discard(name)
+        self.state.stirred.add(name)
+        return waiting
+
+    def refuse(self, ticket: TicketId, why: Refusal, retry_after_s: float | None = None) -> None:
+        self.remove(ticket)
+        del self.state.where[ticket]
+        self.say(Refuse(ticket, why, retry_after_s))
+
+    def refuse_waiting(
+        self, name: ModelName, why: Refusal, retry_after_s: float | None = None
+    ) -> None:
+        for ticket in [waiting.ticket for waiting in self.state.queues[name]]:
+            self.refuse(ticket, why, retry_after_s)
+
+    def serve(self, worker: Worker, now: float) -> None:
+        """Grant the worker's foremost tickets, as many as it has room and memory for."""
+        queue = self.state.queues.get(worker.model.name)
+        while queue and worker.has_room and not self.state.growth(worker):
+            asked = self.remove(queue.front.ticket).asked
+            worker.leases[asked.ticket] = Leased(now, asked.priority)
+            worker.keep_alive_s = asked.keep_alive_s
+            worker.idle_since = now
+            self.say(Grant(asked.ticket, worker.id))
+
+    # Workers
+
+    def prepare(self, model: Model, now: float) -> None:
+        self._last_worker += 1
+        worker = Worker(WorkerId(self._last_worker), model, asked_at=now)
+        self.state.workers[worker.id] = worker
+        self.say(Prepare(worker.id, model.name))
+
+    def line_up(self, name: ModelName, place: Place) -> None:
+        """Let the model stand in the line, at its place; of equals, who came first."""
+        line = {**self.state.line, name: place}
+        self.state.line = dict(sorted(line.items(), key=lambda entry: entry[1].rank))
+
+    def load(self, worker: Worker, demand: Demand, now: float) -> None:
+        """Let it load, with the memory that its model stood in the line for."""
+        worker.is_alone = self.state.must_be_alone(worker.model)
+        worker.phase, worker.is_charged = Phase.LOADING, True
+        worker.load_began, worker.lined_since = now, self.state.line.pop(worker.model.name).since
+        self.charge(worker, demand)
+        self.say(Load(worker.id))
+
+    def charge(self, worker: Worker, demand: Demand) -> None:
+        """Let the worker's charge be this, whatever it was."""
+        charged = self.state.charged
+        for device, amount in worker.charge.items():
+            charged[device] -= amount
+        for device, amount in demand.items():
+            charged[device] = charged.get(device, 0) + amount
+        worker.charge = demand
+        self.state.stirred.add(worker.model.name)
+        if worker.model.pinned:
+            self.state.has_less_room = True
+
+    def grow(self, worker: Worker, more: Demand) -> None:
+        self.charge(worker, total([worker.charge, more]))
+
+    def evict(self, worker: Worker, makes_room_for: ModelName, now: float) -> None:
+        """Let it finish what it serves, and go."""
+        worker.makes_room_for, worker.drain_began = makes_room_for, now
+        self.state.stirred.add(worker.model.name)
+        if worker.leases:
+            worker.phase = Phase.DRAINING
+        else:
+            self.stop(worker, Cause.SWAP)
+
+    def reprieve(self, worker: Worker) -> None:
+        worker.phase, worker.drain_began, worker.makes_room_for = Phase.READY, None, None
+        self.state.stirred.add(worker.model.name)
+
+    def retire(self, worker: Worker, deadline: float, cause: Cause) -> None:
+        """Let it finish what it serves, until the deadline; the first asking says the cause."""
+        self.state.stirred.add(worker.model.name)
+        if not worker.is_serving:
+            self.stop(worker, cause)
+        elif worker.retire_by is None:
+            self.lose_seat(worker)
+            worker.retire_by, worker.retire_cause = deadline, cause
+        else:
+            worker.retire_by = min(worker.retire_by, deadline)
+
+    def lose_seat(self, worker: Worker) -> None:
+        """Let who waits for more of its memory stand in the line anew: for all of it."""
+        if worker.is_charged and not worker.is_leaving:
+            self.state.line.pop(worker.model.name, None)
+
+    def stop(self, worker: Worker, cause: Cause) -> None:
+        if worker.phase is not Phase.STOPPING:
+            self.lose_seat(worker)
+            worker.phase = Phase.STOPPING
+            self.state.stirred.add(worker.model.name)
+            self.say(Terminate(worker.id, cause, worker.makes_room_for))

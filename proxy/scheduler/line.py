@@ -1,0 +1,129 @@
+"""The line for memory: who may go on, whom nobody before him keeps from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from proxy.scheduler.amounts import missing
+from proxy.scheduler.queue import PRIORITY_S
+from proxy.scheduler.state import Place, State, Worker
+from proxy.scheduler.types import Demand, Device, Model, ModelName, Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A model in the line that nobody before it keeps from going on."""
+
+    model: Model
+    place: Place
+    demand: Demand  # to load; or to grow by, when it is seated
+    worker: Worker | None  # its coming process, or the seated one that must grow
+    fits: bool  # into what is free now
+    lack: Demand  # what is still missing once everyone who is leaving has left
+
+    @property
+    def may_take(self) -> bool:
+        """Is ready to use memory as soon as there is some."""
+        return self.worker is not None and self.worker.phase in (Phase.PREPARED, Phase.READY)
+
+
+def turns(state: State) -> list[Turn]:
+    """Walk the line, and list all whom nobody before them keeps from going on.
+
+    Who comes later may only have what those before him leave: what they demand is set aside for
+    them, his turn or not. Where one of them lacks something, nobody behind him gets anything.
+    """
+    walk = _Walk(state)
+    out: list[Turn] = []
+    for name, place in state.line.items():
+        if walk.is_over:
+            break
+        turn = walk.next(state.models[name], place)
+        if turn is not None:
+            out.append(turn)
+    return out
+
+
+class _Walk:
+    """How far the line is walked, and what is left for those who come now."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._free = state.free()  # now
+        self._hope = dict(self._free)  # once everyone who is leaving has left
+        self._workers: dict[ModelName, Worker] = {}
+        for worker in state.workers.values():
+            if worker.gives_back:
+                for device, amount in worker.charge.items():
+                    self._hope[device] = self._hope.get(device, 0) + amount
+            elif not worker.is_stuck:
+                self._workers[worker.model.name] = worker
+        self._awaited: set[Device] = set()  # somebody before waits to take of them
+        self._closed: set[Device] = set()  # somebody before lacks something there
+        self._is_closed = False  # everywhere
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_closed and self._state.all_demand
+
+    def next(self, model: Model, place: Place) -> Turn | None:
+        """Set aside what the model demands; give its turn, or nothing when it must wait."""
+        if self._is_closed and model.demand:
+            return None
+        state, worker = self._state, self._workers.get(model.name)
+        seated = worker is not None and worker.is_charged
+        demand = state.growth(worker) if worker is not None and seated else state.demand(model)
+        lack = missing(demand, self._hope)
+        must_wait = not (self._closed.isdisjoint(demand) and self._awaited.isdisjoint(lack))
+        turn = Turn(model, place, demand, worker, not missing(demand, self._free), lack)
+        for device, amount in demand.items():
+            self._free[device] = self._free.get(device, 0) - amount
+            self._hope[device] = self._hope.get(device, 0) - amount
+        if lack:
+            self._closed.update(lack)
+            self._is_closed = self._closed.issuperset(state.budget)
+        if must_wait or not (turn.fits and turn.may_take):
+            self._awaited.update(demand)
+        return None if must_wait else turn
+
+
+def evictable(state: State, head: Turn | None = None) -> list[Worker]:
+    """List who may be asked to make room: READY ones, and loads that nobody waits for."""
+    return [
+        w
+        for w in state.workers.values()
+        if not w.model.pinned
+        and not w.is_leaving
+        and (head is None or w is not head.worker)
+        and (w.phase is Phase.READY or (w.phase is Phase.LOADING and state.is_idle(w)))
+    ]
+
+
+def spared_until(state: State, worker: Worker, head: Turn) -> float:
+    """Tell how long the head's patience lets a busy worker go on."""
+    since = head.place.since - PRIORITY_S * (head.place.priority - state.priority(worker))
+    return max(since, worker.ready_since) + state.patience_s(head.model)
+
+
+def next_change(state: State, turns: list[Turn], now: float) -> float | None:
+    """Tell when something will be due though no event comes."""
+    times = [*_times_of_workers(state), *_times_of_heads(state, turns)]
+    return min((time for time in times if time > now), default=None)
+
+
+def _times_of_workers(state: State) -> Iterator[float]:
+    for worker in state.workers.values():
+        expiry = state.expiry(worker)
+        if expiry is not None:
+            yield expiry
+        if worker.retire_by is not None and worker.phase is not Phase.STOPPING:
+            yield worker.retire_by
+
+
+def _times_of_heads(state: State, turns: list[Turn]) -> Iterator[float]:
+    for turn in turns:
+        if turn.lack and turn.may_take:
+            for worker in evictable(state, turn):
+                if not state.is_idle(worker):
+                    yield spared_until(state, worker, turn)
