@@ -23,6 +23,7 @@ class Status(BaseModel):
 
     state: str
     progress: float | None = None
+    seconds: float | None = None
     reason: str = "crashed"
     detail: str = "it did not say why"
     facts: dict[str, Any] = Field(default_factory=dict)
@@ -62,6 +63,8 @@ class Bundled:
                 process.progress = status.progress or process.progress
                 if status.state == "checked":
                     process.checked_at = asyncio.get_running_loop().time()
+                if status.state == "read":
+                    process.read_s = status.seconds
                 if status.state == "failed":
                     raise StartFailed(status.detail, reason=status.reason)
                 if status.state == state:

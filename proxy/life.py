@@ -101,7 +101,7 @@ class Life:
             seat.facts = await seat.process.load()
         await self._world.watch.look_at_ready(seat)
         seat.ready_at = _now()
-        swap.load_s = seat.ready_at - seat.load_began_at
+        swap.load_s, swap.read_s = seat.ready_at - seat.load_began_at, seat.process.read_s
         swap.total_s = seat.ready_at - seat.asked_at
         self._world.demands.note_times(seat.model, load_s=swap.load_s)
 

@@ -83,6 +83,7 @@ class Process:
         self._session: aiohttp.ClientSession | None = None
         self.child: Child | None = None
         self.progress: float | None = None  # the part that is loaded, 0 to 1, if it says so
+        self.read_s: float | None = None  # what it took to have its files read ahead
         self.checked_at: float | None = None  # the loop's time when its files were found sound
 
     @property

@@ -32,8 +32,9 @@ class Victim:
 class Swap:
     """How a model came to its seat; durations in seconds, None for what did not happen.
 
-    spawn: process up, files checked · import: the engine's code · wait: for memory, which others
-    drain, stop and give back · load · first_byte: from ready to the first byte of an answer.
+    spawn: process up, files checked · import: the engine's code · read: its files, ahead, while it
+    waits · wait: for memory, which others drain, stop and give back · load · first_byte: from
+    ready to the first byte of an answer.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Swap:
     victims: Sequence[Victim] = ()
     spawn_s: float | None = None
     import_s: float | None = None
+    read_s: float | None = None
     wait_s: float | None = None
     load_s: float | None = None
     first_byte_s: float | None = None
@@ -55,7 +57,7 @@ class Swap:
             times = [getattr(victim, f"{name}_s") for victim in self.victims]
             if times:
                 yield name, max(times)
-        for name in ("spawn", "import", "wait", "load", "first_byte", "total"):
+        for name in ("spawn", "import", "read", "wait", "load", "first_byte", "total"):
             seconds = getattr(self, f"{name}_s")
             if seconds is not None:
                 yield name, seconds

@@ -12,6 +12,7 @@ stdin     Line 1: the model's options, one JSON object; paths in it are relative
 status    JSON lines on descriptor N:
           ``{"state": "checked"}``  the options and the heads of the files are sound,
           ``{"state": "imported"}``  the engine's code is in memory,
+          ``{"state": "read", "seconds": 1.2}``  so long it took to have the files read ahead,
           ``{"state": "loading", "progress": 0.42}``,
           ``{"state": "ready", "facts": {…}}``  measured facts of the model,
           ``{"state": "failed", "reason": …, "detail": …}`` with a reason of `serve.Reason`.
@@ -24,14 +25,15 @@ cancel    A client that leaves cancels its request: tokens stop; an image stops 
 stop      SIGTERM: cut what still runs and exit 0. The proxy drains before it asks.
 check     ``--check``: reads lines of options, answers each with one line
           ``{"problems": [{"option": …, "message": …}], "memory": …}``; imports no engine.
-memory    What the worker would hold, null where there are problems or it cannot tell:
-          ``{"parts": [{"what": "weights", "place": …, "bytes": N}, …],``
-          ``"requests": [{"up_to_pixels": 262144, "bytes": N}, …]}``. A place is ``device``, the
-          GPU where there is one; ``host``, memory of the host whatever happens; ``context``, the
-          GPU's too, but not there at all without one. Without a GPU the worker holds ``device``
-          and ``host`` together. ``requests`` is what one request needs on top, on the device,
-          while it paints a picture of so many pixels: a ladder, ascending, up to the largest that
-          the worker paints; empty where requests need nothing more.
+memory    What the worker would hold, null where there are problems or it cannot tell: ``{"parts":
+          [{"what": "weights", "place": …, "bytes": N}, …],`` ``"requests": [{"up_to_pixels":
+          262144, "bytes": N}, …], "plain_pixels": 1048576}``. A place is ``device``, the GPU where
+          there is one; ``host``, memory of the host whatever happens; ``context``, the GPU's too,
+          but not there at all without one. Without a GPU the worker holds ``device`` and ``host``
+          together. ``requests`` is what one request needs on top, on the device, while it paints a
+          picture of so many pixels: a ladder, ascending, up to the largest that the worker paints;
+          empty where requests need nothing more. ``plain_pixels`` is the size of a picture whose
+          request does not say one.
 ========  =====================================================================================
 
 `serve.run` keeps this contract; a worker brings what `serve.Worker` names. `echo` is a whole

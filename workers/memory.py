@@ -38,6 +38,7 @@ class Memory:
 
     parts: tuple[Part, ...]
     requests: tuple[Rung, ...] = ()  # ascending in pixels
+    plain_pixels: int | None = None  # of a picture whose size the request does not say
 
     def held_bytes(self, *places: Place) -> int:
         return sum(part.size_bytes for part in self.parts if part.place in places)
@@ -53,6 +54,7 @@ class Memory:
                 {"up_to_pixels": rung.up_to_pixels, "bytes": rung.size_bytes}
                 for rung in self.requests
             ],
+            "plain_pixels": self.plain_pixels,
         }
 
 
@@ -60,9 +62,12 @@ def gpu_context() -> Part:
     return Part("GPU context", "context", GPU_CONTEXT_BYTES)
 
 
-def of(parts: Iterable[Part], requests: Iterable[Rung] = ()) -> Memory:
+def of(
+    parts: Iterable[Part], requests: Iterable[Rung] = (), plain_pixels: int | None = None
+) -> Memory:
     """Make an estimate of the parts that are not empty."""
-    return Memory(tuple(part for part in parts if part.size_bytes), tuple(requests))
+    held = tuple(part for part in parts if part.size_bytes)
+    return Memory(held, tuple(requests), plain_pixels)
 
 
 def file_bytes(path: str | Path) -> int:
@@ -71,3 +76,16 @@ def file_bytes(path: str | Path) -> int:
         return Path(path).stat().st_size
     except OSError:
         return 0
+
+
+def available_bytes() -> int:
+    """Tell what the host can still give, inside the control group's limit."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    free_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if not limit.exists() or (most := limit.read_text(encoding="ascii").strip()) == "max":
+        return free_kib << 10
+    # `anon` and not memory.current: the page cache gives way
+    stat = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii")
+    used = next(int(line.split()[1]) for line in stat.splitlines() if line.startswith("anon "))
+    return min(free_kib << 10, int(most) - used)

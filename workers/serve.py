@@ -11,15 +11,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from workers import lifeline, wire
+from workers import lifeline, memory, wire
 from workers.memory import Memory
+from workers.readahead import read_ahead, weights_of
 from workers.status import StatusPipe
 
 log = logging.getLogger(__name__)
@@ -188,6 +189,7 @@ class Shell(Generic[OptionsT]):
         with _failures_told():
             await imports
         self._status.say("imported")
+        _start_thread(lambda: self._read_ahead(json.loads(options_line)))
         await _next_line(lines)
         lifeline.name_process()
         self._state = {"status": "loading"}
@@ -200,6 +202,13 @@ class Shell(Generic[OptionsT]):
         self._face = face
         self._state = {"status": "ok", **facts}
         self._status.say("ready", facts=dict(facts))
+
+    def _read_ahead(self, options: Mapping[str, object]) -> None:
+        """Have the files ready for the load; what fails here, fails there with better words."""
+        with suppress(OSError):
+            took_s = read_ahead(weights_of(options), memory.available_bytes())
+            if took_s is not None:
+                self._status.say("read", seconds=round(took_s, 3))
 
     def _application(self) -> web.Application:
         """Answer /health at all times, and everything else once the worker is ready."""

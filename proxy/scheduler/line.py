@@ -114,6 +114,8 @@ def next_change(state: State, turns: list[Turn], now: float) -> float | None:
 
 def _times_of_workers(state: State) -> Iterator[float]:
     for worker in state.workers.values():
+        if worker.leases and worker.is_open:
+            continue
         expiry = state.expiry(worker)
         if expiry is not None:
             yield expiry

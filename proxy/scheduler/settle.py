@@ -46,6 +46,8 @@ def _refuse_unservable(hand: Hand, queue: Queue) -> None:
 def _stop_due(hand: Hand, now: float) -> None:
     """End the retired, the drained, the idle, and processes that nobody waits for."""
     for worker in hand.state.workers.values():
+        if worker.leases and worker.is_open:
+            continue  # by far the most of them, at most times
         cause = _cause_to_stop(hand.state, worker, now)
         if cause is not None:
             hand.stop(worker, cause)
@@ -88,19 +90,19 @@ def _shrink(hand: Hand) -> bool:
 def _lined_up(hand: Hand, now: float) -> list[Turn]:
     """Let those stand in line that wait for memory: who has just lost his stands last."""
     state = hand.state
-    for name in [name for name in state.models if name in state.stirred]:
+    stirred = state.stirred
+    for name in stirred if len(stirred) == 1 else [n for n in state.models if n in stirred]:
         known = state.line.get(name)
         if known is None and state.is_wanting(name):
-            _refuse_unservable(
-                hand, state.queues[name]
-            )  # a seat that it has lost could serve more
+            # a seat that it has just lost may have served more than there is room for now
+            _refuse_unservable(hand, state.queues[name])
         if not state.is_wanting(name):
             state.line.pop(name, None)
             continue
         place = Place(known.since if known else now, state.queues[name].front.asked.priority)
         if place != known:
             hand.line_up(name, place)
-    state.stirred.clear()
+    state.stirred = set()
     return turns(state)
 
 

@@ -16,6 +16,7 @@ from workers.llama.enginelog import EngineLog
 from workers.llama.options import LlamaOptions
 from workers.llama.vision import CannotRead, Vision
 from workers.llama.vocabulary import Vocabulary
+from workers.memory import available_bytes
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
@@ -108,7 +109,7 @@ class Loader:
         if header.architecture in checks.ENCODERS or self._cache_is_on_gpu():
             return
         needed = memory.kv_cache_bytes(self._options, header)
-        free = memory.available_bytes()
+        free = available_bytes()
         if needed > free:
             raise serve.LoadFailed(
                 "out_of_memory",

@@ -6,7 +6,6 @@ Told from the options and the head of the file alone, for the estimate and for t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from workers.files import Header, types
 from workers.llama.options import DEFAULT_N_CTX, LlamaOptions
@@ -80,19 +79,6 @@ def _state_bytes(header: Header) -> int:
     width = inner + 2 * header.number("ssm.group_count") * state
     past = max(header.number("ssm.conv_kernel") - 1, 0)
     return types.bytes_of("F32", past * width + state * inner) if state else 0
-
-
-def available_bytes() -> int:
-    """Tell what the host can still give, inside the control group's limit."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    free_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if not limit.exists() or (most := limit.read_text(encoding="ascii").strip()) == "max":
-        return free_kib << 10
-    # `anon` and not memory.current: the page cache gives way
-    stat = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii")
-    used = next(int(line.split()[1]) for line in stat.splitlines() if line.startswith("anon "))
-    return min(free_kib << 10, int(most) - used)
 
 
 def as_gib(count: int) -> str:

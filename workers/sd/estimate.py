@@ -57,7 +57,9 @@ class Model:
 def estimate(options: SdOptions) -> Memory:
     """Reckon what the worker will hold, and what a picture needs on top."""
     model = _model(options)
-    return memory.of(_parts(model), _ladder(model))
+    defaults, family = options.defaults, families.family_of(model.main)
+    width, height = family.size(defaults.width, defaults.height)
+    return memory.of(_parts(model), _ladder(model), width * height)
 
 
 def _model(options: SdOptions) -> Model:

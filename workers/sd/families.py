@@ -29,6 +29,10 @@ class Family:
     references: bool = False  # paints after reference pictures
     distilled_guidance: float | None = None  # `guidance_scale` means this one, not cfg
 
+    def size(self, width: int | None, height: int | None) -> tuple[int, int]:
+        """Give the size of a picture in pixels; a side that is not said is the family's own."""
+        return width or self.side_px, height or self.side_px
+
 
 SD1 = Family("sd1", 512, 20, 7.0, size_multiple=64, latent_channels=4, encoders=("clip_l",))
 SD2 = Family("sd2", 768, 20, 7.0, size_multiple=64, latent_channels=4)

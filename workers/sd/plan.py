@@ -49,7 +49,7 @@ class Model:
     @property
     def default_size(self) -> Size:
         defaults = self.options.defaults
-        return defaults.width or self.family.side_px, defaults.height or self.family.side_px
+        return self.family.size(defaults.width, defaults.height)
 
     def rounded(self, size: Size) -> Size:
         """Round up to what the engine can paint."""
