@@ -40,7 +40,7 @@ from proxy.scheduler.amounts import larger, missing, total
 from proxy.scheduler.core import Scheduler
 from proxy.scheduler.forecast import Outlook, WaitsFor, outlook_of, outlooks
 from proxy.scheduler.queue import PRIORITY_S
-from proxy.scheduler.state import Worker
+from proxy.scheduler.state import State, Worker
 from proxy.scheduler.types import (
     Arrived,
     BecameReady,
@@ -99,6 +99,7 @@ __all__ = [
     "Reloaded",
     "Scheduler",
     "ShutdownAsked",
+    "State",
     "Stuck",
     "Terminate",
     "TicketId",

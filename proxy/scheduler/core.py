@@ -78,8 +78,8 @@ class Scheduler:
         match event:
             case Arrived():
                 self._arrived(event, now)
-            case Left(ticket):
-                self._left(ticket, now)
+            case Left(ticket, was_served):
+                self._left(ticket, now, was_served=was_served)
             case Prepared(worker_id):
                 self._prepared(worker_id)
             case BecameReady(worker_id):
@@ -129,7 +129,7 @@ class Scheduler:
             return Refuse(ticket, Refusal.QUEUE_FULL, forecast.next_place_s(state, model, now))
         return None
 
-    def _left(self, ticket: TicketId, now: float) -> None:
+    def _left(self, ticket: TicketId, now: float, *, was_served: bool) -> None:
         name = self.state.where.get(ticket)
         if name is None:
             return
@@ -137,16 +137,17 @@ class Scheduler:
         if queue is not None and ticket in queue:
             self._hand.remove(ticket)
         else:
-            self._end_lease(ticket, now)
+            self._end_lease(ticket, now, was_served=was_served)
         del self.state.where[ticket]
 
-    def _end_lease(self, ticket: TicketId, now: float) -> None:
+    def _end_lease(self, ticket: TicketId, now: float, *, was_served: bool) -> None:
         for worker in self.state.workers.values():
             lease = worker.leases.pop(ticket, None)
             if lease is not None:
                 worker.idle_since = now
                 self.state.stirred.add(worker.model.name)
-                self._note_service(worker.model.name, now - lease.since)
+                if was_served:
+                    self._note_service(worker.model.name, now - lease.since)
                 return
 
     def _note_service(self, name: ModelName, took_s: float) -> None:
@@ -185,12 +186,13 @@ class Scheduler:
         worker = self.state.workers.pop(worker_id, None)
         if worker is None:
             return
+        held = worker.charge
         self._hand.charge(worker, {})
         self._hand.lose_seat(worker)
         name = worker.model.name
         if worker.is_serving or worker.phase is Phase.STOPPING:
             return
-        if out_of_memory and self._may_do_better_alone(worker):
+        if out_of_memory and self._may_do_better_alone(worker, held):
             self.state.alone.add(name)
             priority = self.state.queues[name].front.asked.priority
             self._hand.line_up(name, Place(worker.lined_since, priority))
@@ -201,14 +203,14 @@ class Scheduler:
         self.state.failures[name] = Failure(now + pause_s, pause_s)
         self._hand.refuse_waiting(name, Refusal.START_FAILED, pause_s)
 
-    def _may_do_better_alone(self, worker: Worker) -> bool:
+    def _may_do_better_alone(self, worker: Worker, held: Demand) -> bool:
         """Tell whether there were others whom it did not have to run out of memory with."""
         workers = self.state.workers.values()
         others = (w for w in workers if w.is_charged and not w.model.pinned and not w.is_stuck)
         return (
             not worker.is_alone
             and self.state.is_wanted(worker.model.name)
-            and any(not worker.model.demand.keys().isdisjoint(w.charge) for w in others)
+            and any(not held.keys().isdisjoint(w.charge) for w in others)
         )
 
     def _stuck(self, worker_id: WorkerId) -> None:

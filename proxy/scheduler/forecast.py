@@ -116,6 +116,9 @@ def _obstacle(
     if model.name in state.line and turn is None:
         before = list(state.line)[: list(state.line).index(model.name)]
         return WaitsFor.LINE, tuple(before)
+    if turn is None and seated is not None and seated.phase is Phase.DRAINING:
+        head = seated.makes_room_for
+        return WaitsFor.LINE, (head,) if head is not None else ()
     if turn is None:
         loads = seated is not None and seated.phase is Phase.LOADING
         return WaitsFor.LOAD if loads else WaitsFor.REQUESTS, ()
@@ -129,6 +132,8 @@ def _obstacle(
 def _start_s(state: State, model: Model, now: float) -> float | None:
     """Tell how long it takes until the model is ready."""
     seated = state.seated().get(model.name)
+    if seated is not None and seated.phase is Phase.DRAINING:
+        return None  # there and back again: who knows
     if seated is not None:
         return _load_left_s(state, seated, now)
     ahead: list[Model] = []

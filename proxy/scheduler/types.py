@@ -90,6 +90,7 @@ class Left:
     """The request is done, or gone; before or after its grant."""
 
     ticket: TicketId
+    was_served: bool = True  # wholly: the time it took is what such requests take
 
 
 @dataclass(frozen=True, slots=True)

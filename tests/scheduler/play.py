@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Self, assert_never
 
 from proxy.scheduler import (
     Arrived,
     BecameReady,
+    BudgetChanged,
     Command,
+    Demand,
+    Device,
     Event,
     Exited,
     Grant,
     Left,
     Load,
+    Measured,
     Model,
     ModelName,
+    Outlook,
     Prepare,
     Prepared,
     Refuse,
+    Reloaded,
     Scheduler,
     ShutdownAsked,
+    Stuck,
     Terminate,
     TicketId,
     UnloadAsked,
     WakeAt,
     Woke,
     WorkerId,
+    outlooks,
 )
 
 PASSING_TICKET = 999  # of a request that came, was served and went while the stage was set
 
 
-def model(name: str, demand: int = 1, **rest) -> Model:
-    return Model(ModelName(name), demand, **rest)
+ONE = Device("one")  # the device of a story that tells of no more than one
+
+
+def amounts(of: int | Mapping[str, int]) -> Demand:
+    """Read a plain number as so much of the one device; nothing of it as nothing at all."""
+    if isinstance(of, int):
+        return {ONE: of} if of else {}
+    return {Device(device): amount for device, amount in of.items()}
+
+
+def model(
+    name: str, demand: int | Mapping[str, int] = 1, *, patience_s: float | None = 5.0, **rest
+) -> Model:
+    return Model(ModelName(name), amounts(demand), patience_s=patience_s, **rest)
 
 
 class Play:
@@ -41,8 +62,8 @@ class Play:
     A worker is written `a#1`: its model, and its number in the order of the processes.
     """
 
-    def __init__(self, *models: Model, budget: int = 1) -> None:
-        self.scheduler = Scheduler(list(models), budget)
+    def __init__(self, *models: Model, budget: int | Mapping[str, int] = 1) -> None:
+        self.scheduler = Scheduler(list(models), amounts(budget))
         self.now = 0.0
         self.alarm: float | None = None
         self._names: dict[WorkerId, str] = {}
@@ -60,6 +81,19 @@ class Play:
             self._tell(Arrived(TicketId(ticket), ModelName(name)))
         return self
 
+    def asks(
+        self,
+        name: str,
+        ticket: int,
+        *,
+        demand: int | Mapping[str, int] = 0,
+        priority: int = 0,
+        keep_alive_s: float | None = None,
+    ) -> Self:
+        """Let a request with wishes arrive."""
+        wishes = priority, amounts(demand), keep_alive_s
+        return self._tell(Arrived(TicketId(ticket), ModelName(name), *wishes))
+
     def leaves(self, *tickets: int) -> Self:
         for ticket in tickets:
             self._tell(Left(TicketId(ticket)))
@@ -73,6 +107,31 @@ class Play:
 
     def exits(self, worker: str) -> Self:
         return self._tell(Exited(_id(worker)))
+
+    def runs_out(self, worker: str) -> Self:
+        """Let a load fail for want of memory."""
+        return self._tell(Exited(_id(worker), out_of_memory=True))
+
+    def sticks(self, worker: str) -> Self:
+        return self._tell(Stuck(_id(worker)))
+
+    def measured(
+        self, worker: str, charge: int | Mapping[str, int], of_model: int | Mapping[str, int]
+    ) -> Self:
+        return self._tell(Measured(_id(worker), amounts(charge), amounts(of_model)))
+
+    def budget(self, of: int | Mapping[str, int]) -> Self:
+        return self._tell(BudgetChanged(amounts(of)))
+
+    def reload(
+        self,
+        *models: Model,
+        budget: int | Mapping[str, int] = 1,
+        changed: Iterable[str] = (),
+        by: float = 1000,
+    ) -> Self:
+        names = frozenset(map(ModelName, changed))
+        return self._tell(Reloaded(models, amounts(budget), names, by))
 
     def unload(self, name: str | None, by: float) -> Self:
         return self._tell(UnloadAsked(None if name is None else ModelName(name), by))
@@ -108,6 +167,11 @@ class Play:
     def expect_alarm(self, when: float | None) -> Self:
         assert self.alarm == when
         return self
+
+    def outlook(self, ticket: int) -> Outlook:
+        """Find what the ticket is told about its wait."""
+        everybody = outlooks(self.scheduler.state, self.now)
+        return next(one for one in everybody if one.ticket == ticket)
 
     def _tell(self, event: Event) -> Self:
         for command in self.scheduler.handle(event, self.now):

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import strategies as st
@@ -14,50 +16,77 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from proxy.scheduler import (
     Arrived,
     BecameReady,
+    BudgetChanged,
+    Demand,
+    Device,
     Event,
     Exited,
     Left,
+    Measured,
     Model,
     ModelName,
     Prepared,
+    Reloaded,
     ShutdownAsked,
+    Stuck,
     TicketId,
     UnloadAsked,
     Woke,
     WorkerId,
 )
-from tests.scheduler.listener import Listener, Process
+from tests.scheduler.books import Process
+from tests.scheduler.listener import Listener
 
 SECONDS = st.sampled_from([0.5, 1.0, 2.0, 5.0])
-DEMANDS = st.sampled_from([0, 1, 2, 2, 2, 3, 3, 4, 5, 6])  # mixed, to need several victims
+AMOUNTS = st.sampled_from([0, 1, 2, 2, 2, 3, 3, 4, 5, 6])  # mixed, to need several victims
 ANY = st.integers(0, 11)  # which one of those there are
+GPU, OTHER_GPU, HOST, SEAT = map(Device, ["gpu", "other gpu", "host", "seat"])
+SEATS = {SEAT: 1}
+
+
+def demands(budget: Demand, amounts=AMOUNTS) -> st.SearchStrategy[Demand]:
+    """Draw what a model demands of the devices; most touch one, and some the host as well."""
+    return st.fixed_dictionaries(dict.fromkeys(budget, amounts)).map(
+        lambda demand: {device: amount for device, amount in demand.items() if amount}
+    )
 
 
 @st.composite
-def plans(draw) -> tuple[list[Model], int]:
-    """Draw a configuration: one seat, or bytes."""
-    by_seats = draw(st.integers(0, 3)) == 0
-    models = []
-    for name in "abcde"[: draw(st.integers(2, 5))]:
-        pinned = draw(st.integers(0, 6)) == 6
-        models.append(
-            Model(
-                ModelName(name),
-                demand=int(not pinned)
-                if by_seats
-                else draw(st.integers(0, 2) if pinned else DEMANDS),
-                concurrency=draw(st.integers(1, 3)),
-                ttl_s=draw(st.sampled_from([0.0, 3.0, 10.0])),
-                patience_s=draw(st.sampled_from([0.0, 2.0, 5.0])),
-                queue_limit=draw(st.sampled_from([1000, 1000, 1000, 2])),
-                pinned=pinned,
-            )
-        )
-    return models, 1 if by_seats else draw(st.integers(5, 7))
+def models(draw, name: str, budget: Demand) -> Model:
+    pinned = draw(st.integers(0, 6)) == 6
+    if budget is SEATS:
+        demand = {} if pinned else SEATS
+    elif pinned:
+        demand = draw(demands(budget, st.integers(0, 2)))
+    else:
+        whole = draw(demands(budget))
+        kept = draw(st.sampled_from([*budget, None, HOST]))
+        demand = {on: n for on, n in whole.items() if kept is None or on in (kept, HOST)}
+    return Model(
+        ModelName(name),
+        demand=demand,
+        concurrency=draw(st.integers(1, 3)),
+        ttl_s=draw(st.sampled_from([0.0, 3.0, 10.0])),
+        patience_s=draw(st.sampled_from([0.0, 2.0, 5.0, None])),
+        queue_limit=draw(st.sampled_from([1000, 1000, 1000, 2])),
+        pinned=pinned,
+        load_s=draw(st.sampled_from([None, None, 3.0])),
+        loads_alone=not pinned and draw(st.integers(0, 9)) == 9,
+    )
+
+
+@st.composite
+def plans(draw) -> tuple[list[Model], Demand]:
+    """Draw a configuration: one seat, or bytes of one to three devices."""
+    kinds = [[GPU], [GPU], [GPU, HOST], [GPU, OTHER_GPU], [GPU, OTHER_GPU, HOST]]
+    devices = draw(st.sampled_from([[SEAT], *kinds]))
+    budget = SEATS if devices == [SEAT] else {on: draw(st.integers(5, 7)) for on in devices}
+    names = "abcde"[: draw(st.integers(2, 5))]
+    return [draw(models(name, budget)) for name in names], budget
 
 
 class Shell(RuleBasedStateMachine):
-    """Does whatever clients, processes and clocks do, in any order."""
+    """Does whatever clients, processes, devices and clocks do, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,12 +97,14 @@ class Shell(RuleBasedStateMachine):
 
     @initialize(plan=plans(), warm=st.lists(st.tuples(ANY, SECONDS, st.booleans()), max_size=6))
     def configure(
-        self, plan: tuple[list[Model], int], warm: list[tuple[int, float, bool]]
+        self, plan: tuple[list[Model], Demand], warm: list[tuple[int, float, bool]]
     ) -> None:
         """Start with some models loaded, which took them some time, and some of them idle."""
+        self.budget = plan[1]
         self.listener = Listener(*plan)
+        self.books = self.listener.books
         for which, load_s, stays_busy in warm:
-            self.arrive(which, 1)
+            self.tell(Arrived(self.new_ticket(), self.name(which)))
             self.all_goes_well(1)
             self.stall(load_s)
             self.all_goes_well(1)
@@ -84,21 +115,41 @@ class Shell(RuleBasedStateMachine):
 
     @rule(which=ANY, count=st.integers(1, 3))
     def arrive(self, which: int, count: int) -> None:
-        names = list(self.listener.models)
         for _ in range(count):
-            self.tickets_count += 1
-            self.tell(Arrived(TicketId(self.tickets_count), names[which % len(names)]))
+            self.tell(Arrived(self.new_ticket(), self.name(which)))
+
+    @rule(first=ANY)
+    def everybody_arrives(self, first: int) -> None:
+        """Want all models at once."""
+        names = list(self.books.models)
+        for number in range(len(names)):
+            self.tell(Arrived(self.new_ticket(), _pick(names, first + number)))
+
+    @rule(
+        which=ANY,
+        priority=st.sampled_from([0, 0, 1, -1, 3]),
+        keep_alive_s=st.sampled_from([None, None, 0.0, 2.0, math.inf]),
+        more=st.sampled_from([0, 0, 1, 1, 2, 3, 5]),
+        device=ANY,
+    )
+    def arrive_with_wishes(
+        self, which: int, priority: int, keep_alive_s: float | None, more: int, device: int
+    ) -> None:
+        name, on = self.name(which), _pick(list(self.budget), device)
+        known = self.books.models[name].demand if name in self.books.models else {}
+        grows = more and self.budget is not SEATS
+        demand = {**known, on: known.get(on, 0) + more} if grows else {}
+        self.tell(Arrived(self.new_ticket(), name, priority, demand, keep_alive_s))
 
     @precondition(lambda self: self.running())
     @rule(which=ANY)
     def finish(self, which: int) -> None:
         self.tell(Left(_pick(self.running(), which)))
 
-    @precondition(lambda self: any(self.listener.waiting.values()))
+    @precondition(lambda self: self.waiting())
     @rule(which=ANY)
     def give_up(self, which: int) -> None:
-        waiting = [ticket for queue in self.listener.waiting.values() for ticket in queue]
-        self.tell(Left(_pick(waiting, which)))
+        self.tell(Left(_pick(self.waiting(), which)))
 
     # Processes
 
@@ -113,7 +164,7 @@ class Shell(RuleBasedStateMachine):
     def exit(self, which: int) -> None:
         self.tell(Exited(_pick(self.stopping(), which)))
 
-    @precondition(lambda self: self.listener.processes)
+    @precondition(lambda self: self.books.processes)
     @rule(rounds=st.integers(1, 3))
     def all_goes_well(self, rounds: int) -> None:
         """Let every process take its next steps."""
@@ -123,6 +174,39 @@ class Shell(RuleBasedStateMachine):
                     self.proceed(self.starting().index(process))
             for worker in self.stopping():
                 self.tell(Exited(worker))
+
+    @precondition(lambda self: self.loading())
+    @rule(which=ANY)
+    def run_out_of_memory(self, which: int) -> None:
+        self.tell(Exited(_pick(self.loading(), which).id, out_of_memory=True))
+
+    # Devices
+
+    @precondition(lambda self: self.books.processes)
+    @rule(
+        kind=st.sampled_from([*4 * ["measured"], *3 * ["budget"], "stuck"]),
+        which=ANY,
+        device=ANY,
+        by=st.sampled_from([-2, -1, 1, 1, 2]),
+        amount=st.sampled_from([4, 5, 6, 7, 7, 8, 9]),
+    )
+    def learn_of_memory(self, kind: str, which: int, device: int, by: int, amount: int) -> None:
+        on = _pick(list(self.budget), device)
+        match kind:
+            case "measured" if self.budget is not SEATS:
+                self._measure(_pick(list(self.books.processes.values()), which), on, by)
+            case "budget" if self.budget is not SEATS:
+                self.tell(BudgetChanged({**self.books.budget, on: amount}))
+            case "stuck" if self.stopping():
+                self.tell(Stuck(_pick(self.stopping(), which)))
+
+    def _measure(self, process: Process, on: Device, by: int) -> None:
+        """Measure a worker; every other time, its model is known to demand as much."""
+        charge = {**process.charge, on: max(0, process.charge.get(on, 0) + by)}
+        known = self.books.model(process).demand
+        learned = {**known, on: max(0, known.get(on, 0) + by)} if by % 2 else known
+        demand = {device: amount for device, amount in learned.items() if amount}
+        self.tell(Measured(process.id, charge, demand))
 
     # Clocks
 
@@ -146,28 +230,55 @@ class Shell(RuleBasedStateMachine):
         self.clock = max(self.clock, self.listener.alarm)
         self.tell(Woke())
 
-    # What seldom happens
+    # What people ask
 
-    @rule(kind=st.sampled_from(["crash", "unload", "shut down", *3 * ["late"]]), which=ANY)
-    def mishap(self, kind: str, which: int) -> None:
+    @rule(
+        kind=st.sampled_from(["crash", "unload", "shut down", "reload", "reload", *3 * ["late"]]),
+        which=ANY,
+        data=st.data(),
+    )
+    def mishap(self, kind: str, which: int, data) -> None:
         deadline = self.clock + 2.0 * (which % 5)
         match kind:
             case "crash" if self.processes():
                 self.tell(Exited(_pick(self.processes(), which).id))
             case "unload":
-                self.tell(UnloadAsked(_pick([*self.listener.models, None], which), deadline))
+                self.tell(UnloadAsked(_pick([*self.books.models, None], which), deadline))
             case "shut down" if self.steps_count > 60:
                 self.tell(ShutdownAsked(deadline))
+            case "reload":
+                kind = data.draw(st.sampled_from(["same", "changed", "gone", "new"]))
+                self._reload(kind, self.name(which), deadline, data.draw)
             case "late":
                 self._hear_late(which)
+
+    def _reload(self, kind: str, name: ModelName, deadline: float, draw) -> None:
+        """Change one model, or take it away, or bring one; or change little, and no model."""
+        known, changed = dict(self.books.models), set[ModelName]()
+        match kind:
+            case "same" if name in known:
+                known[name] = replace(known[name], ttl_s=draw(st.sampled_from([0.0, 3.0])))
+            case "changed" if name in known:
+                known[name] = draw(models(name, self.budget))
+                changed.add(name)
+            case "gone" if len(known) > 1:
+                known.pop(name, None)
+            case "new":
+                known.setdefault(name, draw(models(name, self.budget)))
+        budget = self.books.budget
+        self.tell(Reloaded(tuple(known.values()), budget, frozenset(changed), deadline))
 
     def _hear_late(self, which: int) -> None:
         """Hear of processes that were told to stop, or are gone already, and of no alarm."""
         self.tell(Woke())
-        for worker in [*self.stopping(), *self.listener.gone[-2:]]:
+        for worker in [*self.stopping(), *self.books.gone[-2:]]:
             self.tell(_pick([Prepared, BecameReady], which)(worker))
-        for worker in self.listener.gone[-1:]:
+        for worker in self.books.gone[-1:]:
             self.tell(Exited(worker))
+            self.tell(Stuck(worker))
+            self.tell(Measured(worker, self.budget, self.budget))
+        for process in self.processes()[:1]:
+            self.tell(Stuck(process.id))  # nobody told it to stop
 
     # The end
 
@@ -176,7 +287,7 @@ class Shell(RuleBasedStateMachine):
         if self.has_failed or not hasattr(self, "listener"):
             return
         for _ in range(10 * self.tickets_count + 50):
-            if not any(self.listener.waiting.values()) and not self.running():
+            if not self.waiting() and not self.running():
                 return
             self.all_goes_well(1)
             for ticket in self.running():
@@ -200,21 +311,35 @@ class Shell(RuleBasedStateMachine):
             self.has_failed = True
             raise
 
+    def new_ticket(self) -> TicketId:
+        self.tickets_count += 1
+        return TicketId(self.tickets_count)
+
+    def name(self, which: int) -> ModelName:
+        """Pick a model, or one that was configured once."""
+        return ModelName("abcde"[which % 5]) if which > 10 else _pick([*self.books.models], which)
+
     def processes(self) -> list[Process]:
-        return [p for p in self.listener.processes.values() if not p.is_told_to_stop]
+        return [p for p in self.books.processes.values() if not p.is_told_to_stop]
 
     def starting(self) -> list[Process]:
         return [p for p in self.processes() if p.is_loading or not p.is_prepared]
 
+    def loading(self) -> list[Process]:
+        return [p for p in self.processes() if p.is_loading]
+
     def stopping(self) -> list[WorkerId]:
-        return [p.id for p in self.listener.processes.values() if p.is_told_to_stop]
+        return [p.id for p in self.books.processes.values() if p.is_told_to_stop]
 
     def running(self) -> list[TicketId]:
-        return [ticket for p in self.listener.processes.values() for ticket in sorted(p.leases)]
+        return [ticket for p in self.books.processes.values() for ticket in sorted(p.leases)]
+
+    def waiting(self) -> list[TicketId]:
+        return [w.asked.ticket for queue in self.books.waiting.values() for w in queue]
 
 
 def _pick(some, which: int):
     return some[which % len(some)]
 
 
-TestScheduler = pytest.mark.timeout(1800)(Shell.TestCase)
+TestScheduler = pytest.mark.timeout(3600)(Shell.TestCase)

@@ -406,18 +406,27 @@ def test_a_process_that_was_told_to_stop_has_not_failed() -> None:
 
 
 def test_a_full_queue_refuses() -> None:
-    """Above its limit a queue takes nobody; who is refused may come again after a load's time."""
+    """Above its limit a queue takes nobody, until somebody has left it."""
     play = Play(model("a", queue_limit=1)).seated("a", 1, load_s=7).arrives("a", 2).expect()
 
-    play.arrives("a", 3).expect("refuse 3: queue_full, retry after 7 s")
+    play.arrives("a", 3).expect("refuse 3: queue_full, retry after 1 s")
     play.leaves(1).arrives("a", 4).expect("grant 2 on a#1")
+
+
+def test_a_full_queue_tells_when_it_has_a_place_again() -> None:
+    """Who is refused may come again when the model is loaded, and one request is served."""
+    play = Play(model("a", queue_limit=1, load_s=7, service_s=3)).arrives("a", 1)
+    play.arrives("a", 2).expect("prepare a#1", "refuse 2: queue_full, retry after 10 s")
+
+    play.prepared("a#1").at(5).arrives("a", 3)
+    play.expect("load a#1", "refuse 3: queue_full, retry after 5 s")
 
 
 def test_a_model_larger_than_the_budget_is_refused() -> None:
     """A model that could never load does not wait for ever."""
     play = Play(model("big", 11), model("exact", 10), budget=10)
 
-    play.arrives("big", 1).expect("refuse 1: never_fits")
+    play.arrives("big", 1).expect("refuse 1: no_room")
     play.arrives("exact", 2).expect("prepare exact#1")
 
 
@@ -425,9 +434,9 @@ def test_what_other_pinned_models_reserve_is_never_to_be_had() -> None:
     """A model that fits only where a pinned one belongs is refused, loaded or not."""
     play = Play(model("pin", 6, pinned=True), model("small", 4), model("big", 5), budget=10)
 
-    play.arrives("big", 1).expect("refuse 1: never_fits")
+    play.arrives("big", 1).expect("refuse 1: no_room")
     play.arrives("small", 2).leaves(2).expect("prepare small#1", "stop small#1")
-    play.seated("pin").arrives("big", 3).expect("refuse 3: never_fits")
+    play.seated("pin").arrives("big", 3).expect("refuse 3: no_room")
 
 
 def test_a_model_without_demand_fits_beside_any_reservation() -> None:
@@ -613,6 +622,13 @@ def test_each_lease_starts_the_ttl_anew() -> None:
     play.at(24).arrives("a", 2).expect("grant 2 on a#1").expect_alarm(None)
 
 
+def test_no_ttl_ends_a_request() -> None:
+    """However long it takes, and whatever else happens meanwhile."""
+    play = Play(model("a", ttl_s=10)).seated("a", 1)
+
+    play.at(50).wakes().expect().at(60).leaves(1).expect_alarm(70)
+
+
 def test_with_two_leases_the_ttl_counts_from_the_later_end() -> None:
     """A worker is idle when its last lease has ended, not its first."""
     play = Play(model("a", ttl_s=10, concurrency=2)).seated("a", 1, 2)
@@ -730,6 +746,6 @@ def test_the_scheduler_describes_itself_for_people() -> None:
     """The repr says who is there in which phase, with how many leases, and who waits."""
     play = Play(A, B).seated("a", 1).arrives("a", 2).arrives("b", 3)
 
-    text = "<Scheduler a#1 ready 1, b#2 preparing 0 | 2 waiting | 1/1 charged>"
+    text = "<Scheduler a#1 ready 1, b#2 preparing 0 | 2 waiting | 1/1 of one>"
     assert repr(play.scheduler) == text
     assert play.scheduler.state.load_s == {ModelName("a"): 0}

@@ -1,0 +1,103 @@
+"""What each event means for the books, and who has to be refused because of it."""
+
+from __future__ import annotations
+
+from proxy.scheduler import (
+    Arrived,
+    BecameReady,
+    BudgetChanged,
+    Cause,
+    Event,
+    Exited,
+    Left,
+    Measured,
+    Prepared,
+    Refusal,
+    Reloaded,
+    ShutdownAsked,
+    Stuck,
+    TicketId,
+    UnloadAsked,
+    WorkerId,
+)
+from tests.scheduler.books import Books, Place, Process
+
+Due = dict[TicketId, set[Refusal]]
+"""Who is to be refused, and for one of which reasons."""
+
+
+def hear(books: Books, event: Event) -> Due:  # noqa: C901  # a line for each
+    """Note what happened; tell who is to be refused now."""
+    known = books.processes
+    match event:
+        case Arrived():
+            reasons = _reasons_to_refuse(books, event)
+            if reasons:
+                return {event.ticket: reasons}
+            books.wait(event)
+        case Left(ticket):
+            books.leave(ticket)
+        case Prepared(worker) if worker in known:
+            known[worker].is_prepared = True
+        case BecameReady(worker) if worker in known and known[worker].is_loading:
+            books.become_ready(known[worker])
+        case Exited(worker, out_of_memory) if worker in known:
+            return _exited(books, worker, out_of_memory=out_of_memory)
+        case Stuck(worker) if worker in known:
+            known[worker].is_stuck = known[worker].is_told_to_stop
+        case Measured():
+            books.measure(event)
+        case BudgetChanged(budget):
+            books.budget = budget
+        case Reloaded():
+            return {ticket: {Refusal.UNKNOWN_MODEL} for ticket in books.reload(event)}
+        case UnloadAsked(name, deadline):
+            mine = [p for p in known.values() if name in (None, p.name)]
+            books.retire(mine, deadline, Cause.UNLOAD)
+        case ShutdownAsked(deadline):
+            books.is_shutting_down = True
+            books.retire(known.values(), deadline, Cause.SHUTDOWN)
+            waiters = [w for queue in books.waiting.values() for w in queue]
+            return {w.asked.ticket: {Refusal.SHUTTING_DOWN} for w in waiters}
+    return {}
+
+
+def _reasons_to_refuse(books: Books, asked: Arrived) -> set[Refusal]:
+    name = asked.model
+    if name not in books.models:
+        return {Refusal.UNKNOWN_MODEL}
+    reasons = {
+        Refusal.SHUTTING_DOWN: books.is_shutting_down,
+        Refusal.NO_ROOM: not books.is_servable(asked),
+        Refusal.COOLING_DOWN: name in books.cooling and books.now < books.cooling[name][0],
+        Refusal.QUEUE_FULL: len(books.waiting[name]) >= books.models[name].queue_limit,
+    }
+    return {reason for reason, holds in reasons.items() if holds}
+
+
+def _exited(books: Books, worker: WorkerId, *, out_of_memory: bool) -> Due:
+    process = books.processes.pop(worker)
+    books.gone.append(worker)
+    if process.is_seated:
+        books.line.pop(process.name, None)
+    if process.is_told_to_stop or process.ready_at is not None:
+        return {}
+    front = books.front(process.name)
+    if out_of_memory and front is not None and _may_do_better_alone(books, process):
+        assert process.place is not None
+        books.alone.add(process.name)
+        books.line[process.name] = Place(process.place.since, front.asked.priority)
+        return {}
+    books.cool_down(process.name)
+    books.alone.discard(process.name)
+    waiters = books.waiting[process.name]
+    return {waiter.asked.ticket: {Refusal.START_FAILED} for waiter in waiters}
+
+
+def _may_do_better_alone(books: Books, process: Process) -> bool:
+    """Tell whether it loaded beside others who could have left."""
+    devices = process.charge.keys()
+    return not process.is_alone and any(
+        not (books.model(other).pinned or other.is_stuck or devices.isdisjoint(other.charge))
+        for other in books.processes.values()
+    )
