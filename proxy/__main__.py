@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from proxy import app
+from proxy import app, report
 from proxy.budget import NoBudget
 from proxy.config import Config, ConfigError, load_config
 
 USAGE = """\
 hotseat serve [--config swap.yaml] [--listen 127.0.0.1:8080]
-hotseat check [--config swap.yaml]"""
+hotseat check [--config swap.yaml] [--memory]"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (serve, check):
         command.add_argument("--config", type=Path, default=Path("swap.yaml"), metavar="FILE")
     serve.add_argument("--listen", type=_address, default=("127.0.0.1", 8080), metavar="HOST:PORT")
+    check.add_argument(
+        "--memory", action="store_true", help="tell what each model needs, and what fits"
+    )
     return parser
 
 
@@ -60,10 +65,24 @@ async def _check(args: argparse.Namespace) -> int:
         raise ConfigError(args.config, surveyed.problems)
     names = ", ".join(config.models)
     sys.stdout.write(f"{args.config}: {len(config.models)} model(s), no mistakes: {names}\n")
-    return 0
+    return await _check_memory(config, surveyed) if args.memory else 0
+
+
+async def _check_memory(config: Config, surveyed: app.Survey) -> int:
+    outlook = await app.outlook(config, surveyed.estimates)
+    sys.stdout.write(f"\n{report.text(outlook)}")
+    return 1 if outlook.too_big or outlook.trouble else 0
+
+
+def _allow_many_connections() -> None:
+    """Use as many descriptors as the system lets us: each waiting client takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(args: argparse.Namespace) -> int:
+    _allow_many_connections()
     config, document = load_config(args.config)
     surveyed = await app.survey(config, document)
     for problem in surveyed.problems:

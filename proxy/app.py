@@ -22,6 +22,7 @@ from proxy.memory import open_gpus
 from proxy.metrics import Metrics
 from proxy.pool import Pool
 from proxy.refusals import amounts
+from proxy.report import Outlook, homes_of, look, trials, with_savers
 from proxy.routes import application
 from proxy.rundir import run_dir
 from proxy.swaps import SwapLog
@@ -89,13 +90,28 @@ async def survey(config: Config, document: Document | None = None) -> Survey:
 def opened_devices(config: Config) -> Iterator[Devices]:
     """Open what can be looked at, for the length of the block. Raises NoBudget."""
     with open_gpus() as gpus:
-        yield Devices(gpus, budgets_of(config, gpus))
+        devices = Devices(gpus, budgets_of(config, gpus))
+        homes_of(config, devices)  # complains where there is no such GPU
+        yield devices
 
 
 def demands_of(config: Config, devices: Devices, estimates: Mapping[str, Estimate]) -> Demands:
     """Gather what is known of the models' memory."""
     footprints = Footprints(config.footprints_path(default_path()))
     return Demands(config, devices, estimates, footprints)
+
+
+async def outlook(config: Config, estimates: Mapping[str, Estimate]) -> Outlook:
+    """Reckon what the models will need, what there is, and what would help. Raises NoBudget."""
+    with open_gpus() as gpus:
+
+        def seen(config: Config, estimates: Mapping[str, Estimate]) -> Outlook:
+            return look(config, gpus, estimates, lambda on: demands_of(config, on, estimates))
+
+        told = seen(config, estimates)
+        variants = trials(config, told)
+        surveyed = await survey(variants)
+        return with_savers(config, told, seen(variants, surveyed.estimates))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +155,7 @@ async def serving(
         demands = demands_of(config, devices, surveyed.estimates if surveyed else {})
         swaps = SwapLog(metrics)
         async with Pool(
-            config, folder, hub=hub, devices=devices, demands=demands, swaps=swaps
+            config, folder, hub=hub, devices=devices, demands=demands, swaps=swaps, metrics=metrics
         ) as pool:
             runner = web.AppRunner(
                 application(config, pool, hub, swaps, metrics),
@@ -152,7 +168,7 @@ async def serving(
                 await web.SockSite(runner, listener, backlog=BACKLOG).start()
                 pool.seat_pinned()
                 bound: int = listener.getsockname()[1]
-                log.info("serving", extra={"port": bound, "budget": amounts(pool.budget)})
+                log.info("serving", extra={"port": bound, "budget": amounts(pool.standing.budget)})
                 yield Server(bound, pool, runner)
             finally:
                 await runner.cleanup()

@@ -33,35 +33,24 @@ class Budget:
 
     device: Device
     limit: int | Share | Literal["auto"]
-    reserve_bytes: int
+    most_bytes: int  # when nobody else uses the device
     meter: Meter | None  # None: nobody can look at it, so the limit is a size
 
-    @property
-    def most_bytes(self) -> int:
-        """Tell what it is when nobody else uses the device."""
-        return max(0, self._limit_bytes - self.reserve_bytes)
-
-    @property
-    def _limit_bytes(self) -> int:
-        if isinstance(self.limit, int):
-            return self.limit
-        if self.meter is None:
-            raise RuntimeError(f"{self.device} has no size")
-        total_bytes = self.meter.total_bytes
-        return self.limit.of(total_bytes) if isinstance(self.limit, Share) else total_bytes
-
-    def now_bytes(self, ours: Collection[int], charged_bytes: int) -> int:
+    def now_bytes(self, ours: Collection[int], *, charged: int, stuck: int) -> int:
         """Tell what it is now; with `auto`, what others use is not ours to have.
 
-        `ours` are the pids of our workers, `charged_bytes` what they are thought to hold where the
-        driver does not tell. Blocks as a meter does. Raises DeviceLost.
+        `ours` are the pids of our workers; `charged` is what all workers are thought to hold, in
+        bytes, where the driver does not tell; `stuck` is what those are charged that do not go
+        away. Blocks as a meter does. Raises DeviceLost.
         """
-        if self.limit != "auto" or self.meter is None:
+        if self.meter is None:
+            return self.most_bytes
+        used = self.meter.total_bytes - self.meter.free_bytes()  # a device that is lost says so
+        if self.limit != "auto":
             return self.most_bytes
         held = self.meter.would_free_bytes(ours)
-        used = self.meter.total_bytes - self.meter.free_bytes()
-        others = max(0, used - (charged_bytes if held is None else held))
-        return max(0, self.most_bytes - others)
+        others = used - stuck - (charged - stuck if held is None else held)
+        return max(0, self.most_bytes - max(0, others))
 
     def is_news(self, before: int, now: int) -> bool:
         return abs(now - before) > LEAST_CHANGE * max(self.most_bytes, 1)
@@ -80,13 +69,16 @@ class Devices:
             return Device(f"gpu{gpu}")
         return self.gpus.find(gpu).device
 
+    def _index(self, gpu: Gpu) -> str:
+        return str(self.gpus.find(gpu).index if self.gpus.meters else gpu)
+
     def environment(self, config: Config, model: ModelConfig) -> Mapping[str, str]:
         """Hide from a worker the GPUs that are not its own, where the config speaks of any."""
         if config.device_of(model) == "cpu":
             return {name: "-1" if name in COUNTED else "" for name in VISIBLE}
-        if model.gpu is None and config.gpu.devices is None:
+        if model.gpu is None and config.gpu.devices is None and config.gpu.memory is None:
             return {}
-        own = ",".join(str(gpu) for gpu in config.gpus_of(model))
+        own = ",".join(self._index(gpu) for gpu in config.gpus_of(model))
         return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **dict.fromkeys(VISIBLE, own)}
 
 
@@ -94,7 +86,7 @@ def budgets_of(config: Config, gpus: Gpus) -> Mapping[Device, Budget]:
     """Make the budgets that the config asks for; a GPU without one is a seat. Raises NoBudget."""
     out: dict[Device, Budget] = {}
     if config.host.memory is not None:
-        out[HOST] = Budget(HOST, config.host.memory, config.host.reserve, HostMeter())
+        out[HOST] = _budget(HOST, config.host.memory, config.host.reserve, HostMeter())
     for gpu in devices_of(config, gpus):
         budget = _gpu_budget(config, gpus, gpu)
         out[budget.device] = budget
@@ -127,4 +119,18 @@ def _gpu_budget(config: Config, gpus: Gpus, gpu: Gpu) -> Budget:
         told = f"needs to look at the GPU, and cannot: {gpus.missing}"
         raise NoBudget(where, f'{told}; pip install "hotseat[gpu]", or say a size such as 22GiB')
     device = meter.device if meter is not None else Device(f"gpu{gpu}")
-    return Budget(device, limit, config.gpu.reserve, meter)
+    return _budget(device, limit, config.gpu.reserve, meter)
+
+
+def _budget(
+    device: Device, limit: int | Share | Literal["auto"], reserve_bytes: int, meter: Meter | None
+) -> Budget:
+    total_bytes = meter.total_bytes if meter is not None else 0
+    match limit:
+        case int():
+            size_bytes = limit
+        case Share():
+            size_bytes = limit.of(total_bytes)
+        case _:
+            size_bytes = total_bytes
+    return Budget(device, limit, max(0, size_bytes - reserve_bytes), meter)

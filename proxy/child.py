@@ -92,6 +92,8 @@ class Child:
             os.killpg(self._process.pid, number)
         except ProcessLookupError:
             return False
+        except PermissionError:  # somebody in it has become another user
+            log.warning("not_ours_to_signal", extra={"pid": self.pid, "signal": number})
         return True
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NewType
 
-from proxy.budget import ONE_SEAT, SEAT, Devices
+from proxy.budget import ONE_SEAT, Devices
 from proxy.bundled import Estimate
 from proxy.config import Config, ModelConfig
 from proxy.footprints import MORE_AFTER_FAILURE, Digest, Footprints, options_digest
@@ -22,6 +22,7 @@ from proxy.scheduler import Demand, Device, Model, ModelName, larger, total
 
 RequestClass = NewType("RequestClass", str)
 PLAIN = RequestClass("")
+LARGER = RequestClass("larger")
 AT_READY = RequestClass("ready")  # before it has served anybody
 SIDES = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
 """Pictures of the same class: up to so many pixels squared."""
@@ -66,8 +67,12 @@ class Demands:
     @property
     def budget(self) -> Demand:
         """What there is when nobody else uses the devices."""
-        seat = ONE_SEAT if self._config.gpu.memory is None else {}
+        seat = ONE_SEAT if self._has_seat else {}
         return {**seat, **{device: one.most_bytes for device, one in self._budgets.items()}}
+
+    @property
+    def _has_seat(self) -> bool:
+        return self._config.gpu.memory is None
 
     def models(self) -> list[Model]:
         """Tell the scheduler what it needs to know of each model."""
@@ -95,7 +100,13 @@ class Demands:
         if pixels is None or "image_generation" not in words:
             return PLAIN
         side = next((side for side in SIDES if pixels <= side * side), None)
-        return RequestClass(f"{side}x{side}" if side else "larger")
+        return RequestClass(f"{side}x{side}") if side else LARGER
+
+    def rank(self, name: str, request_class: RequestClass) -> int:
+        """Order the classes of a model by what they need: the pixels of a picture."""
+        pixels, estimate = _pixels(request_class), self._estimates.get(name)
+        plain = estimate.plain_pixels if estimate is not None else None
+        return pixels if pixels is not None else plain or 0
 
     def reckon(self, name: str, request_class: RequestClass = PLAIN) -> Reckoned:
         """Tell what the model's worker must hold to serve a request of the class."""
@@ -139,10 +150,18 @@ class Demands:
         self.drifted.add(name)
         return declared, measured
 
-    def ran_out(self, name: str, request_class: RequestClass, had: Demand) -> None:
-        """Remember that this was not enough, but never as more than there is to be had."""
-        caps = {on: int(one.most_bytes / MORE_AFTER_FAILURE) for on, one in self._budgets.items()}
-        capped = {on: min(count, caps[on]) for on, count in had.items() if on in caps}
+    def ran_out(
+        self, name: str, request_class: RequestClass, *, had: Demand, room: Demand
+    ) -> None:
+        """Remember that this was not enough, but never as more than the room there is at best.
+
+        Of what the worker had, what counts is what such requests were thought to need.
+        """
+        thought = self.reckon(name, request_class).demand
+        caps = {on: int(room.get(on, 0) / MORE_AFTER_FAILURE) for on in self._budgets}
+        capped = {
+            on: min(count, thought.get(on, 0), caps[on]) for on, count in had.items() if on in caps
+        }
         self._footprints.note_out_of_memory(
             ModelName(name), self._digests[name], request_class, capped, now=time.time()
         )
@@ -171,7 +190,12 @@ class Demands:
         return self._placed(model, declared.gpu or 0, declared.host or 0)
 
     def _measured(self, name: str, request_class: RequestClass) -> Demand | None:
-        return self._footprints.peak(ModelName(name), self._digests[name], request_class)
+        """Give what was measured, on the devices that count; None: never on the model's own."""
+        peak = self._footprints.peak(ModelName(name), self._digests[name], request_class) or {}
+        own = self._own_devices(self._config.models[name])
+        if peak.keys().isdisjoint(own):
+            return None
+        return {on: n for on, n in peak.items() if on in self._budgets and on in (*own, HOST)}
 
     def _estimated(self, name: str, request_class: RequestClass) -> Demand | None:
         estimate, model = self._estimates.get(name), self._config.models[name]
@@ -201,7 +225,7 @@ class Demands:
         return tuple(on for on in gpus or (HOST,) if on in self._budgets)
 
     def _with_seat(self, model: ModelConfig, demand: Demand) -> Demand:
-        takes_seat = SEAT in self.budget and self._config.gpus_of(model) and not model.pin
+        takes_seat = self._has_seat and self._config.gpus_of(model) and not model.pin
         return {**demand, **(ONE_SEAT if takes_seat else {})}
 
 
@@ -210,5 +234,8 @@ def _digest(model: ModelConfig) -> Digest:
 
 
 def _pixels(request_class: RequestClass) -> int | None:
+    """Tell the most pixels of the class; None: a plain request does not say."""
     side = request_class.partition("x")[0]
-    return int(side) ** 2 if side.isdigit() else None
+    if side.isdigit():
+        return int(side) ** 2
+    return SIDES[-1] ** 2 + 1 if request_class == LARGER else None

@@ -25,7 +25,7 @@ PROBE_TIMEOUT_S = 1.0
 
 
 class Foreign:
-    """The way of a `cmd:`; which port ${PORT} is, is settled by `prepare`."""
+    """The way of a `cmd:`; which port ${PORT} is, is settled by `load`."""
 
     def __init__(self, model: ModelConfig) -> None:
         self._argv = shlex.split(model.cmd or "", comments=True)
@@ -45,13 +45,13 @@ class Foreign:
             raise StartFailed(
                 f"no such program: {program}; give its full path in cmd", reason="not_installed"
             )
-        port = str(free_port())
-        self._argv = [word.replace("${PORT}", port) for word in self._argv]
-        self.url = self.url.replace("${PORT}", port)
         # a kept-alive connection is not used again: llama-server drops some right after a stream
         process.connect(aiohttp.TCPConnector(limit=0, force_close=True))
 
     async def load(self, process: Process) -> Mapping[str, Any]:
+        port = str(free_port())  # only now: one that is free may be taken a minute later
+        self._argv = [word.replace("${PORT}", port) for word in self._argv]
+        self.url = self.url.replace("${PORT}", port)
         child = await process.spawn([sys.executable, "-I", "-S", guard.__file__, *self._argv])
         async with asyncio.TaskGroup() as tasks:
             exited = tasks.create_task(child.exited())

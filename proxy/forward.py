@@ -53,6 +53,7 @@ NOT_SENT_ON = ("host", "content-length", "content-encoding", "expect")
 EVENTS = "text/event-stream"
 REASON = "X-Hotseat-Reason"  # by which a worker says what an error of its own was about
 ERROR_BYTES = 64 << 10
+ERROR_STATUS = 400  # and above
 CLIENT_LEFT = 499  # nginx's word for it; only the log says it
 SWITCHING_PROTOCOLS = 101
 UNFRAMED_WAIT_S = 0.1
@@ -77,6 +78,11 @@ class Sent:
     size: int = 0
     first_byte_at: float | None = None  # time.monotonic()
     is_cut: bool = False
+
+    @property
+    def is_well(self) -> bool:
+        """Tell whether it was a whole and good answer."""
+        return self.status < ERROR_STATUS and not self.is_cut
 
 
 @dataclass(slots=True)
@@ -112,6 +118,8 @@ async def forward(errand: Errand, seat: Seat) -> web.StreamResponse:
     """
     request, body = errand.request, errand.body
     headers = _end_to_end(request.headers, drop=(*NOT_SENT_ON, *errand.withheld))
+    if errand.response is not None:
+        headers.pop("Accept-Encoding", None)  # our head is out, and says nothing of an encoding
     if body.size:
         headers["Content-Length"] = str(body.size)
     try:
@@ -134,7 +142,7 @@ async def forward(errand: Errand, seat: Seat) -> web.StreamResponse:
             raise WorkerDied(f"the worker of {seat.model} switched protocols unasked")
         errand.ran_out_of_memory = upstream.headers.get(REASON) == "out_of_memory"
         if errand.response is not None and not _is_events(upstream):
-            raise await _not_streamed(upstream, seat)
+            raise await _not_streamed(errand, upstream, seat)
         return await _Relay(errand, upstream, seat).run()
 
 
@@ -145,7 +153,7 @@ async def break_off(errand: Errand, error: HotseatError) -> web.StreamResponse:
     if errand.response.content_type == EVENTS:
         with suppress(aiohttp.ClientError, TimeoutError):
             await errand.write(f"\n\ndata: {json.dumps(error.body)}\n\n".encode())
-    _cut(errand, error.message)
+    cut(errand, error.message)
     return errand.response
 
 
@@ -172,11 +180,11 @@ class _Relay:
         except aiohttp.ClientConnectionResetError:
             sent.status = CLIENT_LEFT
         except (TimeoutError, BrokenAnswer) as error:
-            _cut(errand, str(error) or f"the client took nothing for {errand.stall_s:g} s")
+            cut(errand, str(error) or f"the client took nothing for {errand.stall_s:g} s")
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
             died = await _died(errand, self.seat, "in the middle of its answer")
             if self._has_told:
-                _cut(errand, died.message)
+                cut(errand, died.message)
             else:
                 await break_off(errand, died)
         if errand.response is None:
@@ -235,17 +243,27 @@ def _waiting_told(leases: Sequence[Lease]) -> Mapping[str, str]:
     return told
 
 
-async def _not_streamed(upstream: aiohttp.ClientResponse, seat: Seat) -> HotseatError:
+async def _not_streamed(
+    errand: Errand, upstream: aiohttp.ClientResponse, seat: Seat
+) -> HotseatError:
     """Make the error for a worker that answers otherwise, when a stream has begun already."""
-    raw = await upstream.content.read(ERROR_BYTES)
-    told = raw.decode("utf-8", "replace")
+    if upstream.status < ERROR_STATUS:
+        told = f"{seat.model} answered with {upstream.content_type} to a request for a stream"
+        return WorkerDied(f"{told}; ask without stream, or set waitingNotes: 0")
+    raw = b""
+    try:
+        async with asyncio.timeout(errand.stall_s):
+            while len(raw) < ERROR_BYTES and (chunk := await upstream.content.readany()):
+                raw += chunk
+    except (aiohttp.ClientError, TimeoutError):
+        return await _died(errand, seat, "in the middle of an error")
     with suppress(ValueError, LookupError, TypeError):
         error = json.loads(raw)["error"]
         return WorkerRefused(str(error["message"]), upstream.status, error)
-    return WorkerDied(f"the worker of {seat.model} said {upstream.status}: {told[:500]}")
+    return WorkerDied(f"the worker of {seat.model} answered with status {upstream.status}")
 
 
-def _cut(errand: Errand, why: str) -> None:
+def cut(errand: Errand, why: str) -> None:
     """End a broken answer so that it looks broken."""
     request = errand.request
     errand.sent.is_cut = True
@@ -266,7 +284,7 @@ async def _died(errand: Errand, seat: Seat, when: str) -> HotseatError:
     """
     await _see_it_gone(seat)
     words = seat.process.last_words()
-    if seat.process.ran_out_of_memory:
+    if seat.order is None and seat.process.ran_out_of_memory:
         errand.ran_out_of_memory = True
         return CapacityExceeded(_told_of_memory(errand.leases[-1], words), retry_after_s=1.0)
     return WorkerDied(f"the worker of {seat.model} went away {when}; ask again. It said: {words}")

@@ -31,7 +31,6 @@ class Limits:
 class World:
     """What every worker's life has to do with."""
 
-    tasks: asyncio.TaskGroup
     demands: Demands
     watch: Watch
     swaps: SwapLog
@@ -50,18 +49,31 @@ class Life:
 
     async def live(self) -> errors.StartFailed | None:
         """Return when nothing of the worker is left, with why it did not get ready, if so."""
-        seat, tasks = self._seat, self._world.tasks
-        rise = tasks.create_task(self._rise())
-        stop = tasks.create_task(seat.must_stop.wait())
+        seat = self._seat
         try:
-            await asyncio.wait({rise, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            rise.cancel()
-            stop.cancel()
-            await asyncio.wait({rise})  # a process that it is just starting is its to end
+            # a group of its own: what goes wrong elsewhere must not keep it from ending well
+            async with asyncio.TaskGroup() as tasks:
+                rise = tasks.create_task(self._rise())
+                stop = tasks.create_task(seat.must_stop.wait())
+                await asyncio.wait({rise, stop}, return_when=asyncio.FIRST_COMPLETED)
+                rise.cancel()
+                stop.cancel()
+        finally:  # a process that was just starting has ended with its start, or is here now
             seat.stop_began_at = seat.stop_began_at or _now()
             await self._see_off()
-        return None if rise.cancelled() else rise.result()
+        failure = None if rise.cancelled() else rise.result()
+        if seat.ready_at is None:
+            self._note_failure(failure)
+        return failure
+
+    def _note_failure(self, failure: errors.StartFailed | None) -> None:
+        """Let the record of the swap tell how it ended."""
+        seat, swap = self._seat, self._seat.swap
+        if not seat.may_load.is_set() and failure is not None:
+            self._world.swaps.add(swap, since=seat.asked_at)
+        swap.total_s = (seat.stop_began_at or _now()) - seat.asked_at
+        cause = seat.order.cause.value if seat.order is not None else "it ended"
+        swap.error = failure.message if failure is not None else f"given up: {cause}"
 
     async def _rise(self) -> errors.StartFailed | None:
         """Go from nothing to ready and wait for the end; gives why it did not get ready."""
@@ -108,24 +120,26 @@ class Life:
     async def _see_off(self) -> None:
         """End the process, and wait until all that it held is free; tell when that takes long."""
         seat, world = self._seat, self._world
-        end = world.tasks.create_task(self._end())
-        await asyncio.wait({end}, timeout=self._limits.grace_s + STUCK_AFTER_S)
-        if end.done():
-            return
-        seat.is_stuck = True
-        log.error("stuck", extra={"model": seat.model, "pid": seat.process.pid})
-        seat.gone.set()  # for who waits for it: it is of no more use
-        world.feed(Stuck(seat.id))
-        closing = world.tasks.create_task(world.is_closing.wait())
-        await asyncio.wait({end, closing}, return_when=asyncio.FIRST_COMPLETED)
-        closing.cancel()
-        end.cancel()
+        await world.watch.look_before_stop(seat)
+        async with asyncio.TaskGroup() as tasks:
+            end = tasks.create_task(self._end())
+            await asyncio.wait({end}, timeout=self._limits.grace_s + STUCK_AFTER_S)
+            if end.done():
+                return
+            seat.is_stuck = True
+            log.error("stuck", extra={"model": seat.model, "pid": seat.process.pid})
+            seat.gone.set()  # for who waits for it: it is of no more use
+            world.feed(Stuck(seat.id))
+            closing = tasks.create_task(world.is_closing.wait())
+            await asyncio.wait({end, closing}, return_when=asyncio.FIRST_COMPLETED)
+            closing.cancel()
+            end.cancel()
 
     async def _end(self) -> None:
         seat = self._seat
         await seat.process.stop(self._limits.grace_s)
         reaped_at = _now()
-        await self._world.watch.seen_free(seat.held)
+        await self._world.watch.seen_free(seat)
         freed_at, order = _now(), seat.order
         self._world.swaps.note_departure(
             Victim(

@@ -101,4 +101,6 @@ class EventFormatter(logging.Formatter):
 
 def _quoted(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    if not text.isprintable():
+        return repr(text)  # on one line, whatever a client has put into it
     return f'"{text}"' if " " in text or not text else text

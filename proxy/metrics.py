@@ -53,7 +53,7 @@ class Metrics:
         )
         self.memory_bytes = Gauge(
             "hotseat_memory_bytes",
-            "Memory of a device: budget, charged, free.",
+            "Memory of a device: its budget, and what workers are charged.",
             ["device", "state"],
             registry=registry,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +19,11 @@ from proxy import errors
 from proxy.budget import Devices
 from proxy.bundled import Bundled
 from proxy.config import Config
-from proxy.demand import PLAIN, Demands, RequestClass
+from proxy.demand import PLAIN, Demands
 from proxy.foreign import Foreign
 from proxy.life import Life, Limits, World
 from proxy.logs import LogHub
+from proxy.metrics import Metrics
 from proxy.process import Process
 from proxy.refusals import amounts, has_bytes, refused
 from proxy.scheduler import (
@@ -36,10 +37,7 @@ from proxy.scheduler import (
     Grant,
     Left,
     Load,
-    Measured,
     ModelName,
-    Outlook,
-    Phase,
     Prepare,
     Refuse,
     Scheduler,
@@ -50,38 +48,17 @@ from proxy.scheduler import (
     WakeAt,
     Woke,
     WorkerId,
-    larger,
-    outlook_of,
-    outlooks,
 )
-from proxy.seat import Lease, Running, Seat
+from proxy.seat import Lease, Seat
+from proxy.standing import Standing
 from proxy.swaps import Swap, SwapLog
+from proxy.ticket import Ticket
 from proxy.watch import Watch
 from proxy.wishes import Wish
 
 log = logging.getLogger(__name__)
 
 RETRY_PINNED_S = 60.0
-
-
-class Ticket:
-    """A request's place in the queue."""
-
-    def __init__(self, id_: TicketId, model: str, request_class: RequestClass, now: float) -> None:
-        loop = asyncio.get_running_loop()
-        self.id = id_
-        self.model = ModelName(model)
-        self.request_class = request_class
-        self.asked_at = now
-        self.seat: asyncio.Future[Seat] = loop.create_future()
-        self.charge: Demand = {}  # of the worker, at the grant
-
-    async def lease(self) -> Lease:
-        """Wait for the turn. Raises an error of `errors` when there is none to be had."""
-        seat = await asyncio.shield(self.seat)
-        queued_s = asyncio.get_running_loop().time() - self.asked_at
-        loading_s = (seat.ready_at or 0.0) - max(self.asked_at, seat.load_began_at)
-        return Lease(seat, queued_s, max(0.0, loading_s), self.charge)
 
 
 class Pool:
@@ -96,6 +73,7 @@ class Pool:
         devices: Devices,
         demands: Demands,
         swaps: SwapLog,
+        metrics: Metrics,
     ) -> None:
         self._config = config
         self._run_dir = run_dir
@@ -103,11 +81,13 @@ class Pool:
         self._devices = devices
         self._demands = demands
         self._swaps = swaps
+        self._metrics = metrics
         self._watch = Watch(devices, demands, yields=config.gpu.yields)
         self._scheduler = Scheduler(demands.models(), demands.budget)
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
         self._watching: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
         self._tickets: dict[TicketId, Ticket] = {}
         self._seats: dict[WorkerId, Seat] = {}
@@ -115,8 +95,9 @@ class Pool:
         self._alarm: asyncio.TimerHandle | None = None
         self._is_feeding = False
         self._is_closing = asyncio.Event()
+        self.standing = Standing(self._scheduler.state, self._seats, self._watch)
         self._world = World(
-            self._tasks, demands, self._watch, swaps, self._feed, self._seated, self._is_closing
+            demands, self._watch, swaps, self._feed, self._seated, self._is_closing
         )
 
     def __repr__(self) -> str:
@@ -125,7 +106,10 @@ class Pool:
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         if self._watch.has_work:
-            run = self._watch.run(self._seats.values, lambda: self.charged, self._note_budget)
+            await self._watch.look_first()
+            self._note_budget(dict(self._watch.budget))
+            state = self._scheduler.state
+            run = self._watch.run(state, self._seats.values, self._note_budget)
             self._watching = self._tasks.create_task(run)
         return self
 
@@ -138,59 +122,66 @@ class Pool:
         await self.shut_down(0.0)
         if self._watching is not None:
             self._watching.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
-        await asyncio.to_thread(self._demands.save)
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        finally:
+            await asyncio.to_thread(self._demands.save)
 
     # Leases
 
     @contextmanager
-    def ask(self, model: str, wish: Wish | None = None) -> Iterator[Ticket]:
+    def ask(
+        self, model: str, wish: Wish | None = None, cause: str = "request"
+    ) -> Iterator[Ticket]:
         """Stand in the queue for the length of the block, and hold what was granted.
 
-        Cancelling the wait or the block gives the place back.
+        `cause` is what a swap for it is told to be for. Cancelling the wait or the block gives the
+        place back.
         """
         wish = wish or Wish()
         request_class = self._demands.class_of(model, wish.pixels)
+        known = None if request_class == PLAIN else self._demands.reckon(model, request_class)
+        demand = known.demand if known is not None else {}
         number = TicketId(next(self._numbers))
-        self._tickets[number] = ticket = Ticket(number, model, request_class, self._loop.time())
-        demand = (
-            {} if request_class == PLAIN else self._demands.reckon(model, request_class).demand
-        )
+        self._tickets[number] = ticket = Ticket(number, model, request_class, cause)
         try:
             self._feed(Arrived(number, ticket.model, wish.priority, demand, wish.keep_alive_s))
             yield ticket
         finally:
+            seat = ticket.granted()
+            if seat is not None:
+                self._learn(ticket, seat)
             del self._tickets[number]
-            self._feed(Left(number))
-            self._end_lease(ticket)
+            self._feed(Left(number, was_served=ticket.is_served))
+            if ticket.is_served and seat is not None and seat.id in self._seats:
+                self._tell_measured(seat)
 
     @asynccontextmanager
-    async def lease(self, model: str, wish: Wish | None = None) -> AsyncIterator[Lease]:
+    async def lease(self, model: str, cause: str = "request") -> AsyncIterator[Lease]:
         """Hold a ready worker for the length of the block; may wait for a swap.
 
         Raises an error of `errors` when there is none to be had.
         """
-        with self.ask(model, wish) as ticket:
+        with self.ask(model, cause=cause) as ticket:
             yield await ticket.lease()
 
-    def _end_lease(self, ticket: Ticket) -> None:
-        if not ticket.seat.done():
-            ticket.seat.cancel()
-            return
-        if ticket.seat.cancelled() or ticket.seat.exception() is not None:
-            return
-        seat = ticket.seat.result()
+    def _learn(self, ticket: Ticket, seat: Seat) -> None:
+        """Note what the request has shown of its model, now that it is over."""
         self._swaps.tell(seat.swap)
-        if seat.id in self._seats and self._watch.end(seat, ticket.request_class):
-            self._tell_measured(seat)
-        service_s = self._scheduler.state.service_s.get(ticket.model)
-        self._demands.note_times(ticket.model, service_s=service_s)
+        if self._watch.end(seat, ticket.request_class, was_well=ticket.is_served):
+            self._save_soon()
+        if ticket.is_served:
+            service_s = self._loop.time() - ticket.granted_at
+            self._demands.note_times(ticket.model, service_s=service_s)
 
     def note_out_of_memory(self, lease: Lease) -> None:
         """Remember that the worker ran out of memory while it served this."""
-        seat = lease.seat
-        self._demands.ran_out(seat.model, seat.serves, lease.charge)
+        seat, state = lease.seat, self._scheduler.state
+        room = state.room(state.models[seat.model])
+        self._demands.ran_out(seat.model, lease.request_class, had=lease.charge, room=room)
+        seat.process.forget_words()  # or its next end would pass for the same
         log.warning("out_of_memory", extra={"model": seat.model, "when": "request"})
+        self._metrics.out_of_memory.labels(seat.model, "request").inc()
         if seat.id in self._seats:
             self._tell_measured(seat)
 
@@ -204,7 +195,7 @@ class Pool:
         """Load the model, and try again as often as that fails, each time when it cools down."""
         while not self._is_closing.is_set():
             try:
-                async with self.lease(model):
+                async with self.lease(model, cause="pin"):
                     return
             except errors.HotseatError as error:
                 pause_s = error.retry_after_s or RETRY_PINNED_S
@@ -240,58 +231,10 @@ class Pool:
         for seat in self._seats.values():
             seat.process.kill()
 
-    def running(self) -> list[Running]:
-        """List the workers that exist, sorted by model."""
-        words = {Phase.READY: "ready", Phase.DRAINING: "stopping", Phase.STOPPING: "stopping"}
-        now, out = self._loop.time(), []
-        for worker in self._scheduler.state.workers.values():
-            seat = self._seats[worker.id]
-            state = "stopping" if worker.is_leaving else words.get(worker.phase, "starting")
-            uptime_s = now - seat.ready_at if seat.ready_at is not None else None
-            idle_s = None if uptime_s is None or worker.leases else now - worker.idle_since
-            out.append(
-                Running(
-                    seat.model,
-                    state,
-                    seat.process,
-                    seat.facts,
-                    uptime_s,
-                    idle_s,
-                    worker.charge,
-                    seat.is_stuck,
-                )
-            )
-        return sorted(out, key=lambda running: running.model)
-
-    def queue(self) -> list[Outlook]:
-        """Tell how things stand for everybody who waits."""
-        return outlooks(self._scheduler.state, self._loop.time())
-
-    def outlook(self, ticket: Ticket) -> Outlook | None:
-        """Tell how things stand for one; None: he does not wait any more."""
-        return outlook_of(self._scheduler.state, ticket.id, self._loop.time())
-
-    def progress(self, model: str) -> float | None:
-        """Tell how much of a model that loads is loaded, 0 to 1, if it says so."""
-        loading = (s for s in self._seats.values() if s.model == model and s.may_load.is_set())
-        return next((seat.process.progress for seat in loading if seat.ready_at is None), None)
-
-    @property
-    def charged(self) -> Demand:
-        return dict(self._scheduler.state.charged)
-
-    @property
-    def budget(self) -> Demand:
-        return self._scheduler.state.budget
-
-    def alarms(self) -> Sequence[str]:
-        """Tell what is wrong with the devices, for people."""
-        stuck = [
-            f"{seat.model} was stopped, and its process or memory does not go away"
-            for seat in self._seats.values()
-            if seat.is_stuck
-        ]
-        return [*stuck, *([self._watch.lost] if self._watch.lost else [])]
+    def _save_soon(self) -> None:
+        """Keep what was learned, beside the loop: a disk may be slow, and the proxy killed."""
+        if self._saving is None or self._saving.done():
+            self._saving = self._tasks.create_task(asyncio.to_thread(self._demands.save))
 
     # Events in, commands out
 
@@ -330,21 +273,15 @@ class Pool:
     def _grant(self, ticket: Ticket, seat: Seat) -> None:
         if not ticket.seat.done():  # else it was cancelled, and is about to leave
             self._watch.begin(seat, ticket.request_class)
-            ticket.charge = self._scheduler.state.workers[seat.id].charge
-            ticket.seat.set_result(seat)
+            ticket.grant(seat, self._scheduler.state.workers[seat.id].charge)
 
     def _refuse(self, ticket: Ticket, refusal: Refuse) -> None:
         if not ticket.seat.done():
             state, name = self._scheduler.state, ticket.model
-            error = refused(
-                refusal,
-                name,
-                self._failures.get(name),
-                needs=self._demands.reckon(name, ticket.request_class).demand,
-                room=state.room(state.models[name]),
-            )
-            ticket.seat.set_exception(error)
-            ticket.seat.exception()  # seen: it is no mistake when nobody asks for it
+            failure = self._failures.get(name)
+            needs = self._demands.reckon(name, ticket.request_class).demand
+            room = state.room(state.models[name]) if name in state.models else {}
+            ticket.refuse(refused(refusal, name, failure, needs=needs, room=room))
 
     def _order_stop(self, order: Terminate) -> None:
         now, worker = self._loop.time(), self._scheduler.state.workers[order.worker]
@@ -360,7 +297,7 @@ class Pool:
 
     def _note_budget(self, budget: Demand) -> None:
         if budget != self._scheduler.state.budget:
-            log.info("budget", extra={"bytes": dict(budget)})
+            log.debug("budget", extra={"bytes": dict(budget)})
             self._feed(BudgetChanged(budget))
 
     def _seated(self, seat: Seat) -> None:
@@ -370,16 +307,14 @@ class Pool:
             self._swaps.tell(seat.swap)  # no answer's first byte is to be waited for
 
     def _tell_measured(self, seat: Seat) -> None:
-        """Let the scheduler know what the worker and its model are now known to need."""
-        model_demand = self._demands.reckon(seat.model).demand
-        charge = model_demand
-        for request_class in seat.classes:
-            charge = larger(charge, self._demands.reckon(seat.model, request_class).demand)
-        if drift := self._demands.drifts(seat.model):
-            declared, measured = drift
-            told = {"model": seat.model, "declared": dict(declared), "measured": dict(measured)}
-            log.warning("holds_more_than_declared", extra=told)
-        self._feed(Measured(seat.id, charge, model_demand))
+        """Let the scheduler know what the worker and its model are now known to need, if new."""
+        state, measured = self._scheduler.state, self._watch.measured(seat)
+        if measured is None:
+            return
+        worker, model = state.workers[seat.id], state.models[seat.model]
+        known = (worker.charge, model.demand, model.loads_alone)
+        if known != (measured.charge, measured.model_demand, False):
+            self._feed(measured)
 
     # The life of a worker
 
@@ -397,15 +332,17 @@ class Pool:
             devices=self._devices.environment(self._config, model),
             on_line=lambda line: self._hub.write(name, line),
         )
-        cause = "request" if any(t.model == name for t in self._tickets.values()) else "pin"
-        return Seat(
-            worker_id, name, process, self._loop.time(), Swap(name, cause), self._swaps.tell
-        )
+        causes = (ticket.cause for ticket in self._tickets.values() if ticket.model == name)
+        swap = Swap(name, next(causes, "request"))
+        return Seat(worker_id, name, process, self._loop.time(), swap, self._swaps.tell)
 
     async def _live(self, seat: Seat) -> None:
         model = self._config.models[seat.model]
         limits = Limits(self._config.start_timeout_s(model), self._config.grace_s(model))
-        failure = await Life(seat, limits, self._world).live()
+        try:
+            failure = await Life(seat, limits, self._world).live()
+        finally:
+            seat.gone.set()  # whatever happens: there may be who waits for it
         if failure is not None:
             self._note_failure(seat, failure)
         elif seat.order is None:
@@ -420,17 +357,19 @@ class Pool:
         if seat.ready_at is not None:
             self._swaps.tell(seat.swap)
         del self._seats[seat.id]
-        seat.gone.set()
         ran_out = failure is not None and failure.reason == "out_of_memory"
         self._feed(Exited(seat.id, out_of_memory=ran_out))
 
     def _note_failure(self, seat: Seat, failure: errors.StartFailed) -> None:
         worker = self._scheduler.state.workers[seat.id]
+        if failure.reason == "out_of_memory":
+            self._metrics.out_of_memory.labels(seat.model, "load").inc()
         if failure.reason == "out_of_memory" and has_bytes(worker.charge):
-            given = f"it was given {amounts(worker.charge)} of {amounts(self.budget)}"
+            given = (
+                f"it was given {amounts(worker.charge)} of {amounts(self._scheduler.state.budget)}"
+            )
             failure = errors.StartFailed(f"{failure.message}; {given}", reason=failure.reason)
         self._failures[seat.model] = failure
-        seat.swap.error = failure.message
         log.warning("start_failed", extra={"model": seat.model, "why": failure.message})
 
     def _grace_s(self, name: str) -> float:

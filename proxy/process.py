@@ -35,9 +35,12 @@ _TELLING = re.compile(r"error|fail|cannot|exception|no such|not found|memory|abo
 _TRACE = re.compile(r"\s*(File \"|(Current )?[Tt]hread 0x|Extension modules:|Fatal Python error)")
 """What faulthandler prints after an engine's own last words."""
 _NO_MEMORY = re.compile(
-    r"out of memory|cudaMalloc failed|cannot allocate memory|(?:alloc|failed to allocate).*buffer",
+    r"out ?of ?(device ?)?memory|cudaMalloc failed|can(no|')t allocate|bad_alloc|\bMemoryError\b"
+    r"|ALLOC_FAILED|(fail\w* to alloc\w*|alloc\w* fail\w*|unable to allocate).*buffer"
+    r"|buffer.*alloc\w* fail",
     re.IGNORECASE,
 )
+"""How engines and drivers say it: CUDA, HIP, Vulkan, ggml, torch, C++, Python, the C library."""
 
 
 class Way(Protocol):
@@ -177,6 +180,10 @@ class Process:
         lines = [line.strip() for line in self._tail if line.strip()]
         telling = [line for line in lines if _TELLING.search(line)]
         return (telling or lines or ["it printed nothing"])[-1]
+
+    def forget_words(self) -> None:
+        """Begin anew to note what it says: what was said is dealt with."""
+        self._tail.clear()
 
     def _keep(self, line: str) -> None:
         if not _TRACE.match(line):

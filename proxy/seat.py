@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.demand import PLAIN, RequestClass
+from proxy.demand import RequestClass
 from proxy.memory import Held
 from proxy.process import Process
 from proxy.scheduler import Demand, Device, ModelName, Terminate, WorkerId
@@ -36,10 +37,18 @@ class Seat:
     is_stuck: bool = False  # its process or its memory does not go away
     facts: Mapping[str, Any] = field(default_factory=dict)
     pids: frozenset[int] = frozenset()
+    pids_at: float = -math.inf
     held: tuple[Held, ...] = ()  # of the GPUs, at the last look
-    peaks: dict[Device, int] = field(default_factory=dict)  # since the class of requests changed
-    serves: RequestClass = PLAIN  # the class that the peaks are of
-    classes: set[RequestClass] = field(default_factory=set)  # all that it has served
+    peaks: dict[Device, int] = field(default_factory=dict)  # of the GPUs
+    classes: set[RequestClass] = field(default_factory=set)  # of requests that it has served
+    served_count: int = 0  # requests that it serves now
+
+    @property
+    def is_moving(self) -> bool:
+        """Is taking memory, or giving it back: what it holds cannot be told."""
+        if self.stop_began_at is not None:
+            return not self.is_stuck
+        return self.may_load.is_set() and self.ready_at is None
 
     def order_load(self, now: float) -> None:
         self.load_began_at = now
@@ -64,6 +73,7 @@ class Lease:
     queued_s: float  # from asking to the grant, loading included
     loading_s: float  # the part of it that the worker spent loading
     charge: Demand  # what the worker was thought to need
+    request_class: RequestClass
 
     @property
     def was_swapped_in(self) -> bool:
@@ -82,4 +92,3 @@ class Running:
     uptime_s: float | None
     idle_s: float | None
     charge: Demand
-    is_stuck: bool

@@ -38,7 +38,7 @@ class Swap:
     """
 
     model: str
-    cause: str  # request, pin
+    cause: str  # request, load (asked for by hand), pin
     at: float = field(default_factory=time.time)  # asked for, wall clock
     victims: Sequence[Victim] = ()
     spawn_s: float | None = None

@@ -7,10 +7,10 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 
-from proxy.budget import Devices
-from proxy.demand import AT_READY, Demands, RequestClass
-from proxy.memory import HOST, DeviceLost, Held, hold, seen_free, tree
-from proxy.scheduler import Demand, Device
+from proxy.budget import Budget, Devices
+from proxy.demand import AT_READY, Demands, RequestClass, Source
+from proxy.memory import HOST, DeviceLost, hold, seen_free, tree
+from proxy.scheduler import Demand, Device, Measured, State, larger
 from proxy.seat import Seat
 
 log = logging.getLogger(__name__)
@@ -20,47 +20,80 @@ LOOK_IDLE_S = 1.0
 
 
 class Watch:
-    """The devices of one server, as far as they can be looked at; nothing here raises."""
+    """The devices of one server, as far as they can be looked at."""
 
     def __init__(self, devices: Devices, demands: Demands, *, yields: bool) -> None:
         self._gpus = devices.gpus.meters
         self._budgets = devices.budgets
         self._demands = demands
         self._yields = yields
-        self._told = dict(demands.budget)
+        self.budget: dict[Device, int] = dict(demands.budget)
         self._lower: dict[Device, int] = {}  # seen once; twice is no accident
-        self.lost: str | None = None  # why a device cannot be looked at, while it cannot
+        self._lost: dict[Device, str] = {}  # why a device cannot be looked at, while it cannot
 
     @property
     def has_work(self) -> bool:
         """Tell whether there is anything that changes by itself."""
         return bool(self._gpus) or any(one.limit == "auto" for one in self._budgets.values())
 
+    @property
+    def alarms(self) -> Iterable[str]:
+        return self._lost.values()
+
     # Footprints
 
     async def look_at_ready(self, seat: Seat) -> None:
         """Learn what the worker holds before it serves anybody."""
-        if not self._budgets or seat.process.pid is None:
-            return
-        seat.pids = await asyncio.to_thread(tree, seat.process.pid)
-        seat.held = await hold(self._gpus, seat.pids)
-        self._note_peaks(seat)
+        await self.look_at(seat)
         if peak := self._peak(seat):
             self._demands.learn(seat.model, AT_READY, peak)
+
+    async def look_at(self, seat: Seat) -> None:
+        """Note what the worker holds now. What one held that has just died stays as it was."""
+        pid, now = seat.process.pid, asyncio.get_running_loop().time()
+        if pid is None or not (self._gpus or self._budgets):
+            return
+        if now - seat.pids_at >= LOOK_IDLE_S:  # to find them is dearer than to look at them
+            seat.pids, seat.pids_at = await asyncio.to_thread(tree, pid) or seat.pids, now
+        seat.held = await hold(self._gpus, seat.pids) or seat.held
+        for held in seat.held:
+            device = held.meter.device
+            if device in self._budgets and held.held_bytes is not None:
+                seat.peaks[device] = max(seat.peaks.get(device, 0), held.held_bytes)
 
     def begin(self, seat: Seat, request_class: RequestClass) -> None:
         """Note that the worker serves such a request from now on."""
         seat.classes.add(request_class)
-        if request_class == seat.serves:
-            return
-        seat.serves, seat.peaks = request_class, {}
-        if HOST in self._budgets and (meter := self._budgets[HOST].meter) is not None:
-            meter.forget_peaks(seat.pids)
+        seat.served_count += 1
 
-    def end(self, seat: Seat, request_class: RequestClass) -> bool:
-        """Learn what the worker has held while it served it; True when that is news."""
-        peak = self._peak(seat) if request_class == seat.serves else {}
+    def end(self, seat: Seat, request_class: RequestClass, *, was_well: bool) -> bool:
+        """Learn what the worker has held while it served such a request; True: that is news.
+
+        Engines keep what they have once taken: after a larger request, nothing can be learned of
+        smaller ones.
+        """
+        seat.served_count -= 1
+        rank = self._demands.rank(seat.model, request_class)
+        largest = max(self._demands.rank(seat.model, one) for one in seat.classes)
+        peak = self._peak(seat) if was_well and rank >= largest else {}
         return bool(peak) and self._demands.learn(seat.model, request_class, peak)
+
+    def measured(self, seat: Seat) -> Measured | None:
+        """Tell what the worker and its model are now known to need; None: that is not known.
+
+        Then it keeps all there is until it was seen at work.
+        """
+        reckoned = self._demands.reckon(seat.model)
+        if reckoned.source is Source.UNKNOWN:
+            return None
+        if drift := self._demands.drifts(seat.model):
+            declared, measured = drift
+            told = {"model": seat.model, "declared": dict(declared), "measured": dict(measured)}
+            log.warning("holds_more_than_declared", extra=told)
+        charge = reckoned.demand
+        for request_class in seat.classes:
+            charge = larger(charge, self._demands.reckon(seat.model, request_class).demand)
+        return Measured(seat.id, charge, reckoned.demand)
 
     def _peak(self, seat: Seat) -> Demand:
         peak = dict(seat.peaks)
@@ -68,60 +101,82 @@ class Watch:
             peak[HOST] = meter.peak_bytes(seat.pids) or 0
         return {device: count for device, count in peak.items() if count}
 
-    def _note_peaks(self, seat: Seat) -> None:
-        for held in seat.held:
-            device = held.meter.device
-            if device in self._budgets and held.held_bytes is not None:
-                seat.peaks[device] = max(seat.peaks.get(device, 0), held.held_bytes)
-
     # What a worker leaves behind
 
-    async def seen_free(self, held: Iterable[Held]) -> None:
+    async def look_before_stop(self, seat: Seat) -> None:
+        """Note what there will be to come back."""
+        if self._gpus:
+            await self.look_at(seat)
+
+    async def seen_free(self, seat: Seat) -> None:
         """Return when the memory of a worker that is gone is free, if that ever happens."""
-        await seen_free(held, within_s=math.inf)
+        await seen_free(seat.held, within_s=math.inf)
 
     # What others use
 
+    async def look_first(self) -> None:
+        """Find what others use before anything of ours runs."""
+        for budget in self._budgets.values():
+            now = await self._now(budget, frozenset(), charged=0, stuck=0)
+            if now is not None:
+                self.budget[budget.device] = now
+
     async def run(
         self,
+        state: State,
         seats: Callable[[], Iterable[Seat]],
-        charged: Callable[[], Demand],
         tell: Callable[[Demand], None],
     ) -> None:
         """Look again and again; tell the budget when it has changed."""
         while True:
-            loaded = [seat for seat in seats() if seat.pids and not seat.must_stop.is_set()]
-            await self._look(loaded, charged(), is_steady=len(loaded) == len(list(seats())))
-            budget = {**self._demands.budget, **self._told}
-            tell(budget)
-            await asyncio.sleep(LOOK_BUSY_S if self._gpus and loaded else LOOK_IDLE_S)
+            await asyncio.sleep(self._pause_s(seats()))
+            try:
+                await self._look(state, list(seats()))
+                tell(dict(self.budget))
+            except Exception:  # looking must not end the server
+                log.exception("look_broke")
 
-    async def _look(self, loaded: list[Seat], charged: Demand, *, is_steady: bool) -> None:
+    def _pause_s(self, seats: Iterable[Seat]) -> float:
+        is_busy = any(seat.served_count or seat.is_moving for seat in seats)
+        return LOOK_BUSY_S if self._gpus and is_busy else LOOK_IDLE_S
+
+    async def _look(self, state: State, seats: list[Seat]) -> None:
+        there = [seat for seat in seats if seat.may_load.is_set() and not seat.is_stuck]
+        for seat in there:
+            if not seat.must_stop.is_set():
+                await self.look_at(seat)
+        pids = frozenset(pid for seat in there for pid in seat.pids)
+        is_steady = not any(seat.is_moving for seat in seats)
+        for device, budget in self._budgets.items():
+            stuck = sum(w.charge.get(device, 0) for w in state.workers.values() if w.is_stuck)
+            charged = state.charged.get(device, 0)
+            now = await self._now(budget, pids, charged=charged, stuck=stuck)
+            if now is not None and is_steady:
+                self._note_budget(budget, now, charged)
+
+    async def _now(
+        self, budget: Budget, pids: frozenset[int], *, charged: int, stuck: int
+    ) -> int | None:
         try:
-            for seat in loaded:
-                seat.held = await hold(self._gpus, seat.pids) or seat.held
-                self._note_peaks(seat)
-            pids = frozenset().union(*(seat.pids for seat in loaded))
-            for device, budget in self._budgets.items():
-                now = await asyncio.to_thread(budget.now_bytes, pids, charged.get(device, 0))
-                self._note_budget(device, now, charged.get(device, 0), is_steady=is_steady)
+            now = await asyncio.to_thread(budget.now_bytes, pids, charged=charged, stuck=stuck)
         except DeviceLost as error:
-            if self.lost is None:
+            if self._lost.get(budget.device) != str(error):
                 log.warning("device_lost", extra={"why": str(error)})
-            self.lost = str(error)
-        else:
-            self.lost = None
+            self._lost[budget.device] = str(error)
+            return None
+        self._lost.pop(budget.device, None)
+        return now
 
-    def _note_budget(self, device: Device, now: int, charged: int, *, is_steady: bool) -> None:
-        """Believe more at once; less only when it is seen twice, and nobody is on his way."""
+    def _note_budget(self, budget: Budget, now: int, charged: int) -> None:
+        """Believe more at once; less only when it is seen twice."""
+        device, before = budget.device, self.budget[budget.device]
         if not self._yields:
-            now = max(now, charged)
-        before = self._told[device]
-        if not self._budgets[device].is_news(before, now):
+            now = max(now, min(before, charged))  # who sits may stay
+        if not budget.is_news(before, now):
             self._lower.pop(device, None)
         elif now > before:
-            self._told[device] = now
-        elif is_steady and device in self._lower:
-            self._told[device] = max(now, self._lower.pop(device))
-        elif is_steady:
+            self.budget[device] = now
+        elif device in self._lower:
+            self.budget[device] = max(now, self._lower.pop(device))
+        else:
             self._lower[device] = now

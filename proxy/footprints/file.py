@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from proxy.footprints.values import Digest, Footprint, Key, Known, Times, most
-from proxy.scheduler.types import Device, ModelName
+from proxy.scheduler.types import Demand, Device, ModelName
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ class PeakEntry(Strict):
     peak: dict[str, Count]
     runs: Count
     used_at: Seconds
+    feared: dict[str, Count] = {}
+    calm_runs: Count = 0
 
 
 class TimesEntry(Strict):
@@ -107,13 +109,17 @@ def _known(state: StateFile) -> Known:
     peaks: dict[Key, Footprint] = {}
     for one in state.peaks:
         key = Key(ModelName(one.model), Digest(one.digest), one.request_class)
-        peak = most({}, {Device(name): count for name, count in one.peak.items()})
-        peaks[key] = Footprint(peak, peak, one.runs, one.used_at)
+        peak, feared = _demand(one.peak), _demand(one.feared)
+        peaks[key] = Footprint(peak, peak, one.runs, one.used_at, feared, one.calm_runs)
     times = {
         (ModelName(one.model), Digest(one.digest)): Times(one.load_s, one.service_s, one.used_at)
         for one in state.times
     }
     return Known(peaks, times)
+
+
+def _demand(told: Mapping[str, int]) -> Demand:
+    return most({}, {Device(name): count for name, count in told.items()})
 
 
 def _render(known: Known) -> str:
@@ -123,6 +129,8 @@ def _render(known: Known) -> str:
             peak={str(device): count for device, count in one.peak.items()},
             runs=one.runs,
             used_at=one.used_at,
+            feared={str(device): count for device, count in one.feared.items()},
+            calm_runs=one.calm_runs,
         )
         for key, one in known.peaks.items()
     ]

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 MOST_KEPT = 500  # footprints, and as many times; the longest unused go first
 TELLING = 1.01  # a peak that has grown by less is no news
+CALM_RUNS = 3  # a neighbour of ours may have taken the memory that was missing
 MORE_AFTER_FAILURE = 1.25  # than what was not enough
 NEWEST_WEIGHS = 0.3  # in the mean of the times
 
@@ -34,12 +35,12 @@ class Footprints:
 
     def peak(self, model: ModelName, digest: Digest, request_class: str) -> Demand | None:
         found = self._peaks.get(Key(model, digest, request_class))
-        return found.peak if found else None
+        return found.counts if found else None
 
     def classes(self, model: ModelName, digest: Digest) -> Mapping[str, Demand]:
         """Give the peaks of the model by class of request."""
         return {
-            key.request_class: one.peak
+            key.request_class: one.counts
             for key, one in self._peaks.items()
             if key[:2] == (model, digest)
         }
@@ -58,18 +59,31 @@ class Footprints:
         grown = most(before.peak, peak)
         is_news = any(count > TELLING * before.told.get(on, 0) for on, count in grown.items())
         told = grown if is_news else before.told
-        self._keep_peak(key, Footprint(grown, told, before.runs + 1, now))
-        return is_news
+        calm_runs = before.calm_runs + 1 if before.feared else 0
+        is_over = calm_runs >= CALM_RUNS  # it was something else, or is seen in the peak now
+        self._keep_peak(
+            key,
+            Footprint(
+                grown,
+                told,
+                before.runs + 1,
+                now,
+                feared={} if is_over else before.feared,
+                calm_runs=0 if is_over else calm_runs,
+            ),
+        )
+        return is_news or is_over
 
     def note_out_of_memory(
         self, model: ModelName, digest: Digest, request_class: str, had: Demand, *, now: float
     ) -> None:
-        """Raise the peak above what was not enough."""
+        """Reckon with more than what was not enough, until enough runs have gone well."""
         key = Key(model, digest, request_class)
         before = self._peaks.get(key, Footprint())
-        wanted = {device: int(count * MORE_AFTER_FAILURE) for device, count in had.items()}
-        grown = most(before.peak, wanted)
-        self._keep_peak(key, replace(before, peak=grown, told=grown, used_at=now))
+        feared: Demand = {device: int(count * MORE_AFTER_FAILURE) for device, count in had.items()}
+        feared = most(before.feared, feared)
+        told = most(before.told, feared)
+        self._keep_peak(key, replace(before, told=told, feared=feared, calm_runs=0, used_at=now))
 
     def load_s(self, model: ModelName, digest: Digest) -> float | None:
         return self._times.get((model, digest), Times()).load_s

@@ -30,6 +30,13 @@ class Footprint:
     told: Demand = field(default_factory=dict)  # the peak when it last was news
     runs: int = 0
     used_at: float = 0.0
+    feared: Demand = field(default_factory=dict)  # what it may need, as less was not enough
+    calm_runs: int = 0  # that went well since
+
+    @property
+    def counts(self) -> Demand:
+        """Tell what is to be reckoned with."""
+        return most(self.peak, self.feared) if self.feared else self.peak
 
 
 @dataclass(frozen=True, slots=True)

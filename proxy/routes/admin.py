@@ -14,7 +14,7 @@ async def running(request: web.Request) -> web.Response:
     """Answer GET /running in llama-swap's shape, with a little more."""
     config = request.app[CONFIG]
     entries = []
-    for worker in request.app[POOL].running():
+    for worker in request.app[POOL].standing.running():
         model = config.models[worker.model]
         entries.append(
             {
@@ -58,7 +58,7 @@ async def load(request: web.Request) -> web.Response:
     """Answer POST /api/models/load/{id} when the model is ready."""
     model_id = find_model(request.app[CONFIG], request.match_info["id"])
     began = time.monotonic()
-    async with request.app[POOL].lease(model_id):
+    async with request.app[POOL].lease(model_id, cause="load"):
         took_s = time.monotonic() - began
     return web.json_response({"msg": "ok", "model": model_id, "took_s": round(took_s, 3)})
 
@@ -70,16 +70,16 @@ async def health(_request: web.Request) -> web.Response:
 
 async def healthz(request: web.Request) -> web.Response:
     """Answer GET /healthz: lives, and what it runs."""
-    names = [worker.model for worker in request.app[POOL].running()]
+    names = [worker.model for worker in request.app[POOL].standing.running()]
     return web.json_response({"ok": True, "running": names})
 
 
 async def ready(request: web.Request) -> web.Response:
     """Answer GET /ready: 200 when all pinned models are loaded and all devices well, else 503."""
     pinned = {name for name, model in request.app[CONFIG].models.items() if model.pin}
-    loaded = {w.model for w in request.app[POOL].running() if w.state == "ready"}
+    loaded = {w.model for w in request.app[POOL].standing.running() if w.state == "ready"}
     missing = sorted(pinned - loaded)
-    alarms = list(request.app[POOL].alarms())
+    alarms = list(request.app[POOL].standing.alarms())
     is_ready = not missing and not alarms
     return web.json_response(
         {"ready": is_ready, "waiting_for": missing, "alarms": alarms},

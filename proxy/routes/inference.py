@@ -157,6 +157,13 @@ async def serve(errand: Errand) -> web.StreamResponse:
     except asyncio.CancelledError:
         errand.sent.status = CLIENT_LEFT
         raise
+    except Exception:  # a second head must never follow the one that is out
+        errand.sent.status = HotseatError.status
+        if errand.response is None:
+            raise
+        log.exception("request_broke", extra={"path": errand.request.path})
+        told = "an error of the proxy's own; its log has the details"
+        return await break_off(errand, HotseatError(told))
     finally:
         _tell(errand, time.monotonic() - began, began)
 
@@ -191,7 +198,9 @@ async def _attempt(errand: Errand) -> web.StreamResponse:
         lease = await take_turn(errand, ticket)
         errand.leases.append(lease)
         try:
-            return await forward(errand, lease.seat)
+            response = await forward(errand, lease.seat)
+            ticket.is_served = errand.sent.is_well
+            return response  # the pair of lines is one act
         finally:
             if errand.ran_out_of_memory:
                 pool.note_out_of_memory(lease)

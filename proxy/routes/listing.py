@@ -34,7 +34,9 @@ async def tell_model(request: web.Request) -> web.Response:
 
 
 def _loaded(request: web.Request) -> set[str]:
-    return {worker.model for worker in request.app[POOL].running() if worker.state == "ready"}
+    return {
+        worker.model for worker in request.app[POOL].standing.running() if worker.state == "ready"
+    }
 
 
 def describe(

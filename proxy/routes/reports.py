@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from proxy.pool import Pool
+from proxy.budget import SEAT
 from proxy.routes.keys import METRICS, POOL, SWAPS
 
 
@@ -24,7 +24,7 @@ async def queue(request: web.Request) -> web.Response:
             "others": list(outlook.others),
             "eta_s": None if outlook.eta_s is None else round(outlook.eta_s, 3),
         }
-        for outlook in request.app[POOL].queue()
+        for outlook in request.app[POOL].standing.queue()
     ]
     return web.json_response({"waiting": waiting})
 
@@ -43,12 +43,14 @@ async def metrics(request: web.Request) -> web.Response:
 
 def _measure(request: web.Request) -> None:
     """Set the gauges to what is true now."""
-    pool: Pool = request.app[POOL]
+    standing = request.app[POOL].standing
     known = request.app[METRICS]
     known.waiting.clear()
-    for outlook in pool.queue():
+    for outlook in standing.queue():
         known.waiting.labels(outlook.model).inc()
-    charged = pool.charged
-    for device, amount in pool.budget.items():
+    charged = standing.charged
+    for device, amount in standing.budget.items():
+        if device == SEAT:
+            continue
         known.memory_bytes.labels(device, "budget").set(amount)
         known.memory_bytes.labels(device, "charged").set(charged.get(device, 0))

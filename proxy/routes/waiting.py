@@ -15,11 +15,12 @@ import aiohttp
 from aiohttp import web
 
 from proxy.config import Config
-from proxy.forward import CLIENT_LEFT, EVENTS, Errand
-from proxy.pool import Pool, Ticket
+from proxy.forward import EVENTS, Errand, cut
+from proxy.pool import Pool
 from proxy.routes.keys import CONFIG, POOL
 from proxy.scheduler import Outlook, WaitsFor
 from proxy.seat import Lease
+from proxy.ticket import Ticket
 
 STREAMED = frozenset({"/chat/completions", "/completions"})
 """Where `stream: true` is answered by an event stream, whatever the worker is."""
@@ -50,7 +51,10 @@ def _is_told(errand: Errand, config: Config) -> bool:
 async def _open(errand: Errand) -> None:
     headers = {"Content-Type": EVENTS, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     errand.response = web.StreamResponse(headers=headers)
-    await errand.response.prepare(errand.request)
+    try:
+        await errand.response.prepare(errand.request)
+    except aiohttp.ClientConnectionResetError:
+        raise asyncio.CancelledError from None
     errand.sent.status = errand.response.status
 
 
@@ -95,14 +99,16 @@ class _Notes:
     async def _write(self, text: str) -> None:
         try:
             await self._errand.write(text.encode())
-        except (aiohttp.ClientConnectionResetError, TimeoutError):
-            self._errand.sent.status = CLIENT_LEFT
+        except aiohttp.ClientConnectionResetError:
             raise asyncio.CancelledError from None  # nobody is there to be answered
+        except TimeoutError:
+            cut(self._errand, f"the client took nothing for {self._errand.stall_s:g} s")
+            raise asyncio.CancelledError from None
 
 
 def describe(pool: Pool, ticket: Ticket) -> str:
     """Say how things stand for a waiting ticket: `queue 2, flux loading 43 %, about 6 s`."""
-    outlook = pool.outlook(ticket)
+    outlook = pool.standing.outlook(ticket.id)
     return ", ".join(_phrases(pool, outlook)) if outlook is not None else "next"
 
 
@@ -111,7 +117,7 @@ def _phrases(pool: Pool, outlook: Outlook) -> Iterator[str]:
     names = ", ".join(outlook.others)
     match outlook.waits_for:
         case WaitsFor.LOAD:
-            progress = pool.progress(outlook.model)
+            progress = pool.standing.progress(outlook.model)
             part = f" {100 * progress:.0f} %" if progress is not None else ""
             yield f"{outlook.model} loading{part}"
         case WaitsFor.START:

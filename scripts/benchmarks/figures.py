@@ -72,7 +72,7 @@ async def overhead(session: aiohttp.ClientSession, pool: Pool) -> None:
     """Compare a request through the proxy with the same one straight to the worker."""
     await chat(session, "a")
     through = [await timed(lambda: chat(session, "a")) for _ in range(REQUESTS)]
-    process = pool.running()[0].process
+    process = pool.standing.running()[0].process
     straight = [
         await timed(lambda: chat(process.session, "a", process.url)) for _ in range(REQUESTS)
     ]

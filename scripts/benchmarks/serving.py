@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 import tempfile
@@ -23,6 +24,7 @@ async def hotseat(config: str) -> AsyncIterator[str]:
             *(sys.executable, "-m", "proxy", "serve"),
             *("--config", str(path), "--listen", "127.0.0.1:0"),
             stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "XDG_STATE_HOME": folder},  # it knows nothing, every time
         )
         try:
             url = await _first_url(process)

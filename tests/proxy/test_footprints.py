@@ -111,6 +111,22 @@ def test_slow_growth_becomes_news() -> None:
     assert news == [False, True, False]
 
 
+def test_what_was_feared_is_forgotten_when_all_goes_well(tmp_path: Path) -> None:
+    """It may have run out for a neighbour's sake: after three good runs what was seen counts."""
+    path = tmp_path / "footprints.json"
+    footprints = Footprints(path)
+    footprints.learn(PAINTER, ONE, "", {GPU: 1000}, now=1)
+    footprints.note_out_of_memory(PAINTER, ONE, "", {GPU: 1000}, now=2)
+    footprints.learn(PAINTER, ONE, "", {GPU: 1010}, now=3)
+    footprints.save()
+    footprints = Footprints(path)
+    assert footprints.peak(PAINTER, ONE, "") == {GPU: 1250}
+
+    footprints.learn(PAINTER, ONE, "", {GPU: 1000}, now=4)
+    assert footprints.learn(PAINTER, ONE, "", {GPU: 1000}, now=5)
+    assert footprints.peak(PAINTER, ONE, "") == {GPU: 1010}
+
+
 def test_running_out_of_memory_raises_the_peak() -> None:
     """What was not enough is taken for a quarter too small, and never lowers what was seen."""
     footprints = Footprints(None)
