@@ -27,7 +27,7 @@ class Wish:
 
     priority: int = 0  # -10 to 10: more is sooner
     keep_alive_s: float | None = None  # replaces the model's ttl; infinite: stay
-    deadline_s: float | None = None  # from now on, for its turn to come
+    deadline_s: float | None = None  # from now on, for the whole of it
     pixels: int | None = None
 
 

@@ -1,8 +1,9 @@
 """What the devices have, and what processes hold of them.
 
-A `Meter` looks at one device. Every look blocks for about a millisecond, so the loop thread calls
-them through `asyncio.to_thread`; they may be used from any thread. NVML never opens a CUDA
-context: looking takes no device memory.
+A `Meter` looks at one device. A look at a GPU blocks for about a millisecond, and longer when its
+driver does, so the loop's thread leaves it to another; a look at the host reads a few files of the
+kernel's. Meters may be used from any thread. NVML never opens a CUDA context: looking takes no
+device memory.
 """
 
 from proxy.memory.freed import Held, hold, seen_free

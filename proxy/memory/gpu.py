@@ -61,9 +61,6 @@ class GpuMeter:
         """Tell what they hold now: NVML keeps no peaks, and engines give little back."""
         return self.held_bytes(pids)
 
-    def forget_peaks(self, pids: Collection[int]) -> None:
-        """Do nothing: there are none."""
-
     def _holders(self) -> Mapping[int, int | None] | None:
         try:
             with self._named():

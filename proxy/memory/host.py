@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -53,11 +52,6 @@ class HostMeter:
     def peak_bytes(self, pids: Collection[int]) -> int:
         """Add up each one's own peak, at whatever time it was."""
         return sum(_of_status(pid, "VmHWM") for pid in pids)
-
-    def forget_peaks(self, pids: Collection[int]) -> None:
-        for pid in pids:
-            with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
-                (PROC / str(pid) / "clear_refs").write_text("5")  # proc_pid_clear_refs(5)
 
 
 def own_cgroups(

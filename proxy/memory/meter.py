@@ -45,7 +45,4 @@ class Meter(Protocol):
         """Tell what all but these processes hold, as far as it is told."""
 
     def peak_bytes(self, pids: Collection[int]) -> int | None:
-        """Tell the most that they have held since `forget_peaks`, as far as it can be known."""
-
-    def forget_peaks(self, pids: Collection[int]) -> None:
-        """Let `peak_bytes` begin anew, where peaks are kept at all."""
+        """Tell the most that they have ever held, as far as it can be known."""

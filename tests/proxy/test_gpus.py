@@ -97,7 +97,6 @@ def test_what_processes_hold_of_a_gpu(
     assert gpus.meters[1].held_bytes([one.pid]) == 0
 
     folder.free(one.pid, "context")
-    meter.forget_peaks([one.pid])
     other.end()
     assert meter.held_bytes([one.pid, other.pid]) == meter.peak_bytes([one.pid]) == 2 * GIB
     assert meter.free_bytes() == 22 * GIB
