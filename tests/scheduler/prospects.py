@@ -33,5 +33,7 @@ def _for_a_seat(standing: Standing) -> WaitsFor:
 
 def _for_its_turn(books: Books, name: ModelName) -> WaitsFor:
     seat = books.seat(name)
+    if seat is not None and seat.drains:
+        return WaitsFor.LINE  # behind the one that it drains for
     loads = seat is not None and seat.is_loading
     return WaitsFor.LOAD if loads else WaitsFor.REQUESTS
