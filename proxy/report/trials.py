@@ -36,10 +36,11 @@ def trials(config: Config, outlook: Outlook) -> Config:
     models: dict[str, ModelConfig] = {}
     for entry in outlook.too_big:
         model = config.models[entry.name]
+        if entry.source is Source.DECLARED:
+            continue  # whatever its options are
         for name, changes in _changes(model).items():
             options = {**model.options, **changes}
-            variant = {model.kind: options, "pin": False, "memory": None}
-            models[_key(entry, name)] = model.model_copy(update=variant)
+            models[_key(entry, name)] = model.model_copy(update={model.kind: options})
     return config.model_copy(update={"models": models})
 
 

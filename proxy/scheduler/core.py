@@ -7,7 +7,7 @@ from typing import assert_never
 
 from proxy.scheduler import forecast, line, settle
 from proxy.scheduler.hand import Hand
-from proxy.scheduler.state import Failure, Place, State, Worker
+from proxy.scheduler.state import Failure, State, Worker
 from proxy.scheduler.types import (
     Arrived,
     BecameReady,
@@ -66,6 +66,7 @@ class Scheduler:
 
         `now` is monotonic, in seconds, and never smaller than before.
         """
+        self.state.event_count += 1
         self._take_in(event, now)
         turns = settle.settle(self._hand, now)
         alarm = line.next_change(self.state, turns, now)
@@ -195,7 +196,8 @@ class Scheduler:
         if out_of_memory and self._may_do_better_alone(worker, held):
             self.state.alone.add(name)
             priority = self.state.queues[name].front.asked.priority
-            self._hand.line_up(name, Place(worker.lined_since, priority))
+            if worker.lined_up is not None:
+                self._hand.line_up(name, replace(worker.lined_up, priority=priority))
             self.state.has_less_room = True  # its seat may have been more than is left now
             return
         before = self.state.failures.get(name)

@@ -87,15 +87,19 @@ class Hand:
         self.say(Prepare(worker.id, model.name))
 
     def line_up(self, name: ModelName, place: Place) -> None:
-        """Let the model stand in the line, at its place; of equals, who came first."""
-        line = {**self.state.line, name: place}
-        self.state.line = dict(sorted(line.items(), key=lambda entry: entry[1].rank))
+        """Let the model stand in the line, at its place.
+
+        Of equals, who came first; of those who came with one event, as they are configured.
+        """
+        line, order = {**self.state.line, name: place}, self.state.order
+        ranks = sorted((one.rank, one.entered, order[name], name) for name, one in line.items())
+        self.state.line = {rank[-1]: line[rank[-1]] for rank in ranks}
 
     def load(self, worker: Worker, demand: Demand, now: float) -> None:
         """Let it load, with the memory that its model stood in the line for."""
         worker.is_alone = self.state.must_be_alone(worker.model)
         worker.phase, worker.is_charged = Phase.LOADING, True
-        worker.load_began, worker.lined_since = now, self.state.line.pop(worker.model.name).since
+        worker.load_began, worker.lined_up = now, self.state.line.pop(worker.model.name)
         self.charge(worker, demand)
         self.say(Load(worker.id))
 

@@ -99,7 +99,9 @@ def _lined_up(hand: Hand, now: float) -> list[Turn]:
         if not state.is_wanting(name):
             state.line.pop(name, None)
             continue
-        place = Place(known.since if known else now, state.queues[name].front.asked.priority)
+        priority = state.queues[name].front.asked.priority
+        since, entered = (known.since, known.entered) if known else (now, state.event_count)
+        place = Place(since, entered, priority)
         if place != known:
             hand.line_up(name, place)
     state.stirred = set()
@@ -131,6 +133,7 @@ def _use_memory(hand: Hand, line: list[Turn], now: float) -> bool:
             hand.load(worker, turn.demand, now)
         elif turn.fits and worker.phase is Phase.READY:
             hand.grow(worker, turn.demand)
+            return True  # it serves now, and may want to grow again before others have theirs
         else:
             continue
         has_acted = True

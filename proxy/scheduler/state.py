@@ -33,6 +33,19 @@ class Leased:
     priority: int
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A model's place in the line for memory."""
+
+    since: float
+    entered: int  # with which event
+    priority: int  # of its foremost ticket
+
+    @property
+    def rank(self) -> float:
+        return self.since - PRIORITY_S * self.priority
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """One process, in any phase."""
@@ -46,7 +59,7 @@ class Worker:
     is_charged: bool = (
         False  # from Load on, until it has exited: it holds memory, or may hold some
     )
-    lined_since: float = 0.0  # when its model began to wait for the memory that it was given
+    lined_up: Place | None = None  # where its model waited for the memory that it was given
     load_began: float = 0.0
     ready_since: float = 0.0
     idle_since: float = 0.0  # means something without leases
@@ -102,18 +115,6 @@ class Failure:
     pause_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A model's place in the line for memory."""
-
-    since: float
-    priority: int  # of its foremost ticket
-
-    @property
-    def rank(self) -> float:
-        return self.since - PRIORITY_S * self.priority
-
-
 @dataclass(slots=True)
 class State:
     """Who is there and who waits."""
@@ -124,6 +125,7 @@ class State:
     queues: dict[ModelName, Queue] = field(default_factory=dict)
     where: dict[TicketId, ModelName] = field(default_factory=dict)  # whom each ticket is for
     line: dict[ModelName, Place] = field(default_factory=dict)  # who waits for memory
+    event_count: int = 0
     has_less_room: bool = False  # somebody may wait for what cannot be had any more
     stirred: set[ModelName] = field(
         default_factory=set
@@ -134,6 +136,7 @@ class State:
     service_s: dict[ModelName, float] = field(default_factory=dict)  # of a request, smoothed
     charged: dict[Device, int] = field(default_factory=dict)
     pinned: list[Model] = field(default_factory=list)
+    order: dict[ModelName, int] = field(default_factory=dict)  # as they are configured
     all_demand: bool = True  # something; nobody in the line passes by the others for free
 
     def __post_init__(self) -> None:
@@ -149,6 +152,7 @@ class State:
             if model.service_s is not None:
                 self.service_s.setdefault(name, model.service_s)
         self.pinned = [model for model in self.models.values() if model.pinned]
+        self.order = {name: number for number, name in enumerate(self.models)}
         self.all_demand = all(model.demand for model in self.models.values())
         self.stirred.update(self.models)
 

@@ -114,6 +114,7 @@ class Place:
 
     since: float
     priority: int
+    entered: int = 0  # with which event
 
     @property
     def rank(self) -> float:
@@ -131,6 +132,7 @@ class Books:
         self.processes: dict[WorkerId, Process] = {}
         self.gone: list[WorkerId] = []
         self.line: dict[ModelName, Place] = {}
+        self.events_count = 0
         self.cooling: dict[ModelName, tuple[float, float]] = {}  # until, pause
         self.load_s: dict[ModelName, float] = {}
         self.alone: set[ModelName] = set()
@@ -234,9 +236,14 @@ class Books:
         for name in self.models:
             front = self.front(name)
             if front is not None and self._wants_memory(name):
-                since = self.line[name].since if name in self.line else self.now
-                self.line[name] = Place(since, front.asked.priority)
-        self.line = dict(sorted(self.line.items(), key=lambda entry: entry[1].rank))
+                known = self.line.get(name, Place(self.now, 0, self.events_count))
+                self.line[name] = replace(known, priority=front.asked.priority)
+        order = list(self.models)
+        ranks = sorted(
+            (place.rank, place.entered, order.index(name), name)
+            for name, place in self.line.items()
+        )
+        self.line = {rank[-1]: self.line[rank[-1]] for rank in ranks}
 
     def _wants_memory(self, name: ModelName) -> bool:
         front, seat = self.front(name), self.seat(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from proxy.scheduler import (
     Arrived,
     BecameReady,
@@ -20,7 +22,7 @@ from proxy.scheduler import (
     UnloadAsked,
     WorkerId,
 )
-from tests.scheduler.books import Books, Place, Process
+from tests.scheduler.books import Books, Process
 
 Due = dict[TicketId, set[Refusal]]
 """Who is to be refused, and for one of which reasons."""
@@ -28,6 +30,7 @@ Due = dict[TicketId, set[Refusal]]
 
 def hear(books: Books, event: Event) -> Due:  # noqa: C901  # a line for each
     """Note what happened; tell who is to be refused now."""
+    books.events_count += 1
     known = books.processes
     match event:
         case Arrived():
@@ -86,7 +89,7 @@ def _exited(books: Books, worker: WorkerId, *, out_of_memory: bool) -> Due:
     if out_of_memory and front is not None and _may_do_better_alone(books, process):
         assert process.place is not None
         books.alone.add(process.name)
-        books.line[process.name] = Place(process.place.since, front.asked.priority)
+        books.line[process.name] = replace(process.place, priority=front.asked.priority)
         return {}
     books.cool_down(process.name)
     books.alone.discard(process.name)

@@ -190,9 +190,9 @@ class Listener:
         """Check that it may; it may have been spared just now, and then stands there just now."""
         books = self.books
         books.line_up()
-        place = books.line.get(process.name, Place(books.now, priority))
-        line = {**books.line, process.name: place}
-        names = sorted(line, key=lambda name: line[name].rank)
+        place = books.line.get(process.name, Place(books.now, priority, books.events_count))
+        line, order = {**books.line, process.name: place}, list(books.models)
+        names = sorted(line, key=lambda n: (line[n].rank, line[n].entered, order.index(n)))
         before = names[: names.index(process.name)]
         process.charge = summed([process.charge, more])
         self._check_nobody_is_overtaken(more, before, [])

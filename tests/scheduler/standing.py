@@ -31,8 +31,13 @@ class Standing:
         return self.is_turn and self.may_take and bool(self.lack)
 
 
-def standings(books: Books, staying: Collection[Process] = ()) -> list[Standing]:
-    """Walk the line; `staying` are taken for workers that nobody has asked to leave."""
+def standings(
+    books: Books, staying: Collection[Process] = (), absent: Collection[ModelName] = ()
+) -> list[Standing]:
+    """Walk the line; `staying` are taken for workers that nobody has asked to leave.
+
+    `absent` models do not stand in the line yet.
+    """
     leaving = [p for p in books.processes.values() if p.is_leaving and not p.is_stuck]
     free = books.free()
     hope = summed([free, *(p.charge for p in leaving if p not in staying)])
@@ -40,6 +45,8 @@ def standings(books: Books, staying: Collection[Process] = ()) -> list[Standing]
     awaited: set[str] = set()
     out = []
     for name, place in books.line.items():
+        if name in absent:
+            continue
         demand = books.demand(name)
         lack = short(demand, hope)
         is_turn = lacked.isdisjoint(demand) and awaited.isdisjoint(lack)

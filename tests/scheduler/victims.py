@@ -43,7 +43,9 @@ def check_victims(books: Books, victims: Iterable[Process], batch: Batch) -> Non
     left = set(victims)
     drained = {p for p in books.processes.values() if p.drains} - left
     while left:
-        heads = [s for s in standings(books, left) if s.is_head]
+        # who loses a seat by this stands in the line after it; before, he may have for growth
+        lines = standings(books, left), standings(books, left, {victim.name for victim in left})
+        heads = [standing for line in lines for standing in line if standing.is_head]
         shares = ((head, _share(books, head, left, drained)) for head in heads)
         head, share = next(((head, share) for head, share in shares if share), (None, None))
         assert head is not None, "not they, not for this"
