@@ -16,7 +16,7 @@ from typing import NewType
 from proxy.budget import ONE_SEAT, Devices
 from proxy.bundled import Estimate
 from proxy.config import Config, ModelConfig
-from proxy.footprints import MORE_AFTER_FAILURE, Digest, Footprints, options_digest
+from proxy.footprints import Digest, Footprints, options_digest
 from proxy.memory import HOST
 from proxy.scheduler import Demand, Device, Model, ModelName, larger, total
 
@@ -44,6 +44,12 @@ class Reckoned:
 
     demand: Demand
     source: Source
+    feared: Demand  # it may need so much, as less was not enough: a wish
+
+    def within(self, room: Demand) -> Demand:
+        """Give the demand, and of what is feared as much as there is room for."""
+        wished = {on: min(count, room.get(on, 0)) for on, count in self.feared.items()}
+        return larger(self.demand, wished)
 
 
 class Demands:
@@ -84,6 +90,7 @@ class Demands:
         return Model(
             ModelName(name),
             demand=reckoned.demand,
+            feared=reckoned.feared,
             loads_alone=reckoned.source is Source.UNKNOWN,
             concurrency=config.concurrency(model),
             ttl_s=config.ttl_s(model),
@@ -115,7 +122,9 @@ class Demands:
         # what it held before it served anybody is a lower bound, however it is known
         at_least = self._measured(name, AT_READY) or {}
         measured = self._measured(name, request_class) or {}
-        return Reckoned(self._with_seat(model, larger(larger(known, measured), at_least)), source)
+        demand = self._with_seat(model, larger(larger(known, measured), at_least))
+        feared = self._footprints.feared(ModelName(name), self._digests[name], request_class)
+        return Reckoned(demand, source, self._counted(model, feared))
 
     def _known(self, name: str, request_class: RequestClass) -> tuple[Demand, Source]:
         model = self._config.models[name]
@@ -150,20 +159,13 @@ class Demands:
         self.drifted.add(name)
         return declared, measured
 
-    def ran_out(
-        self, name: str, request_class: RequestClass, *, had: Demand, room: Demand
-    ) -> None:
-        """Remember that this was not enough, but never as more than the room there is at best.
-
-        Of what the worker had, what counts is what such requests were thought to need.
-        """
-        thought = self.reckon(name, request_class).demand
-        caps = {on: int(room.get(on, 0) / MORE_AFTER_FAILURE) for on in self._budgets}
-        capped = {
-            on: min(count, thought.get(on, 0), caps[on]) for on, count in had.items() if on in caps
-        }
+    def ran_out(self, name: str, request_class: RequestClass, had: Demand) -> None:
+        """Fear that such requests need more than they were thought to, of what the worker had."""
+        reckoned = self.reckon(name, request_class)
+        thought = larger(reckoned.demand, reckoned.feared)
+        short = {on: min(n, thought.get(on, 0)) for on, n in had.items() if on in self._budgets}
         self._footprints.note_out_of_memory(
-            ModelName(name), self._digests[name], request_class, capped, now=time.time()
+            ModelName(name), self._digests[name], request_class, short, now=time.time()
         )
 
     def note_times(
@@ -191,11 +193,16 @@ class Demands:
 
     def _measured(self, name: str, request_class: RequestClass) -> Demand | None:
         """Give what was measured, on the devices that count; None: never on the model's own."""
+        model = self._config.models[name]
         peak = self._footprints.peak(ModelName(name), self._digests[name], request_class) or {}
-        own = self._own_devices(self._config.models[name])
-        if peak.keys().isdisjoint(own):
+        if peak.keys().isdisjoint(self._own_devices(model)):
             return None
-        return {on: n for on, n in peak.items() if on in self._budgets and on in (*own, HOST)}
+        return self._counted(model, peak)
+
+    def _counted(self, model: ModelConfig, demand: Demand) -> Demand:
+        """Keep the devices that have budgets, and are the model's own or the host."""
+        places = {*self._own_devices(model), HOST} & self._budgets.keys()
+        return {on: count for on, count in demand.items() if on in places}
 
     def _estimated(self, name: str, request_class: RequestClass) -> Demand | None:
         estimate, model = self._estimates.get(name), self._config.models[name]

@@ -223,7 +223,7 @@ class _Relay:
         """Tell the end of an unframed answer from the death of its worker. Raises BrokenAnswer."""
         with suppress(TimeoutError):
             async with asyncio.timeout(UNFRAMED_WAIT_S):
-                await self.seat.gone.wait()
+                await self.seat.ended.wait()
             raise BrokenAnswer("the worker went away at the end of its answer")
 
 
@@ -301,7 +301,7 @@ def _told_of_memory(lease: Lease, words: str) -> str:
 async def _see_it_gone(seat: Seat) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(GONE_WITHIN_S):
-            await seat.gone.wait()
+            await seat.ended.wait()
 
 
 def _end_to_end(

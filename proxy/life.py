@@ -36,6 +36,7 @@ class World:
     swaps: SwapLog
     feed: Callable[[Event], None]
     seated: Callable[[Seat], None]  # told when the worker is ready
+    ended: Callable[[Seat, errors.StartFailed | None], None]  # told when it is over, unasked
     is_closing: asyncio.Event  # the server is about to end: nobody waits for what is stuck
 
 
@@ -47,8 +48,8 @@ class Life:
         self._limits = limits
         self._world = world
 
-    async def live(self) -> errors.StartFailed | None:
-        """Return when nothing of the worker is left, with why it did not get ready, if so."""
+    async def live(self) -> None:
+        """Return when nothing of the worker is left."""
         seat = self._seat
         try:
             # a group of its own: what goes wrong elsewhere must not keep it from ending well
@@ -58,13 +59,14 @@ class Life:
                 await asyncio.wait({rise, stop}, return_when=asyncio.FIRST_COMPLETED)
                 rise.cancel()
                 stop.cancel()
+            failure = None if rise.cancelled() else rise.result()
+            if seat.ready_at is None:
+                self._note_failure(failure)
+            if seat.order is None:
+                self._world.ended(seat, failure)
         finally:  # a process that was just starting has ended with its start, or is here now
             seat.stop_began_at = seat.stop_began_at or _now()
             await self._see_off()
-        failure = None if rise.cancelled() else rise.result()
-        if seat.ready_at is None:
-            self._note_failure(failure)
-        return failure
 
     def _note_failure(self, failure: errors.StartFailed | None) -> None:
         """Let the record of the swap tell how it ended."""
@@ -138,6 +140,7 @@ class Life:
     async def _end(self) -> None:
         seat = self._seat
         await seat.process.stop(self._limits.grace_s)
+        seat.ended.set()
         reaped_at = _now()
         await self._world.watch.seen_free(seat)
         freed_at, order = _now(), seat.order

@@ -19,7 +19,7 @@ from proxy import errors
 from proxy.budget import Devices
 from proxy.bundled import Bundled
 from proxy.config import Config
-from proxy.demand import PLAIN, Demands
+from proxy.demand import PLAIN, Demands, RequestClass
 from proxy.foreign import Foreign
 from proxy.life import Life, Limits, World
 from proxy.logs import LogHub
@@ -32,6 +32,7 @@ from proxy.scheduler import (
     BudgetChanged,
     Command,
     Demand,
+    Ended,
     Event,
     Exited,
     Grant,
@@ -97,7 +98,13 @@ class Pool:
         self._is_closing = asyncio.Event()
         self.standing = Standing(self._scheduler.state, self._seats, self._watch)
         self._world = World(
-            demands, self._watch, swaps, self._feed, self._seated, self._is_closing
+            demands,
+            self._watch,
+            swaps,
+            feed=self._feed,
+            seated=self._seated,
+            ended=self._ended,
+            is_closing=self._is_closing,
         )
 
     def __repr__(self) -> str:
@@ -140,8 +147,7 @@ class Pool:
         """
         wish = wish or Wish()
         request_class = self._demands.class_of(model, wish.pixels)
-        known = None if request_class == PLAIN else self._demands.reckon(model, request_class)
-        demand = known.demand if known is not None else {}
+        demand = {} if request_class == PLAIN else self._demand(model, request_class)
         number = TicketId(next(self._numbers))
         self._tickets[number] = ticket = Ticket(number, model, request_class, cause)
         try:
@@ -176,9 +182,8 @@ class Pool:
 
     def note_out_of_memory(self, lease: Lease) -> None:
         """Remember that the worker ran out of memory while it served this."""
-        seat, state = lease.seat, self._scheduler.state
-        room = state.room(state.models[seat.model])
-        self._demands.ran_out(seat.model, lease.request_class, had=lease.charge, room=room)
+        seat = lease.seat
+        self._demands.ran_out(seat.model, lease.request_class, lease.charge)
         seat.process.forget_words()  # or its next end would pass for the same
         log.warning("out_of_memory", extra={"model": seat.model, "when": "request"})
         self._metrics.out_of_memory.labels(seat.model, "request").inc()
@@ -308,13 +313,21 @@ class Pool:
 
     def _tell_measured(self, seat: Seat) -> None:
         """Let the scheduler know what the worker and its model are now known to need, if new."""
-        state, measured = self._scheduler.state, self._watch.measured(seat)
+        state = self._scheduler.state
+        worker, model = state.workers[seat.id], state.models[seat.model]
+        measured = self._watch.measured(seat, state.room(model))
         if measured is None:
             return
-        worker, model = state.workers[seat.id], state.models[seat.model]
-        known = (worker.charge, model.demand, model.loads_alone)
-        if known != (measured.charge, measured.model_demand, False):
+        known = (worker.charge, model.demand, model.feared, model.loads_alone)
+        if known != (measured.charge, measured.model_demand, measured.model_feared, False):
             self._feed(measured)
+
+    def _demand(self, name: str, request_class: RequestClass) -> Demand:
+        """Tell what a worker must hold for such a request, with what is feared where it fits."""
+        state = self._scheduler.state
+        return self._demands.reckon(name, request_class).within(
+            state.room(state.models[ModelName(name)])
+        )
 
     # The life of a worker
 
@@ -340,25 +353,29 @@ class Pool:
         model = self._config.models[seat.model]
         limits = Limits(self._config.start_timeout_s(model), self._config.grace_s(model))
         try:
-            failure = await Life(seat, limits, self._world).live()
+            await Life(seat, limits, self._world).live()
         finally:
             seat.gone.set()  # whatever happens: there may be who waits for it
-        if failure is not None:
-            self._note_failure(seat, failure)
-        elif seat.order is None:
-            words = seat.process.last_words()
-            log.warning("worker_died", extra={"model": seat.model, "last_words": words})
-            if model.pin:
-                self._tasks.create_task(self._keep_seated(seat.model))
-        else:
+        if seat.order is not None:
             stop_s = self._loop.time() - (seat.stop_began_at or 0.0)
             cause = seat.order.cause.value
             log.info("unloaded", extra={"model": seat.model, "cause": cause, "stop_s": stop_s})
         if seat.ready_at is not None:
             self._swaps.tell(seat.swap)
         del self._seats[seat.id]
+        self._feed(Exited(seat.id))
+
+    def _ended(self, seat: Seat, failure: errors.StartFailed | None) -> None:
+        """Take in that a process is over, unasked, and why it did not get ready, if so."""
+        if failure is not None:
+            self._note_failure(seat, failure)
+        else:
+            words = seat.process.last_words()
+            log.warning("worker_died", extra={"model": seat.model, "last_words": words})
+            if self._config.models[seat.model].pin:
+                self._tasks.create_task(self._keep_seated(seat.model))
         ran_out = failure is not None and failure.reason == "out_of_memory"
-        self._feed(Exited(seat.id, out_of_memory=ran_out))
+        self._feed(Ended(seat.id, out_of_memory=ran_out))
 
     def _note_failure(self, seat: Seat, failure: errors.StartFailed) -> None:
         worker = self._scheduler.state.workers[seat.id]

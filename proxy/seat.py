@@ -31,7 +31,8 @@ class Seat:
     stop_began_at: float | None = None
     may_load: asyncio.Event = field(default_factory=asyncio.Event)
     must_stop: asyncio.Event = field(default_factory=asyncio.Event)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # its process
+    gone: asyncio.Event = field(default_factory=asyncio.Event)  # and what that held
     order: Terminate | None = None
     drain_s: float = 0.0
     is_stuck: bool = False  # its process or its memory does not go away

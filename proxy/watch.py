@@ -78,10 +78,11 @@ class Watch:
         peak = self._peak(seat) if was_well and rank >= largest else {}
         return bool(peak) and self._demands.learn(seat.model, request_class, peak)
 
-    def measured(self, seat: Seat) -> Measured | None:
+    def measured(self, seat: Seat, room: Demand) -> Measured | None:
         """Tell what the worker and its model are now known to need; None: that is not known.
 
-        Then it keeps all there is until it was seen at work.
+        Then it keeps all there is until it was seen at work. Of what is feared, as much as there
+        is room for is counted.
         """
         reckoned = self._demands.reckon(seat.model)
         if reckoned.source is Source.UNKNOWN:
@@ -90,10 +91,10 @@ class Watch:
             declared, measured = drift
             told = {"model": seat.model, "declared": dict(declared), "measured": dict(measured)}
             log.warning("holds_more_than_declared", extra=told)
-        charge = reckoned.demand
+        charge = reckoned.within(room)
         for request_class in seat.classes:
-            charge = larger(charge, self._demands.reckon(seat.model, request_class).demand)
-        return Measured(seat.id, charge, reckoned.demand)
+            charge = larger(charge, self._demands.reckon(seat.model, request_class).within(room))
+        return Measured(seat.id, charge, reckoned.demand, reckoned.feared)
 
     def _peak(self, seat: Seat) -> Demand:
         peak = dict(seat.peaks)

@@ -6,7 +6,7 @@ beside them, so that waiting can be foretold after a restart. `now` is wall-cloc
 """
 
 from proxy.footprints.file import default_path
-from proxy.footprints.kept import MORE_AFTER_FAILURE, Footprints
+from proxy.footprints.kept import Footprints
 from proxy.footprints.values import Digest, options_digest
 
-__all__ = ["MORE_AFTER_FAILURE", "Digest", "Footprints", "default_path", "options_digest"]
+__all__ = ["Digest", "Footprints", "default_path", "options_digest"]

@@ -35,12 +35,17 @@ class Footprints:
 
     def peak(self, model: ModelName, digest: Digest, request_class: str) -> Demand | None:
         found = self._peaks.get(Key(model, digest, request_class))
-        return found.counts if found else None
+        return found.peak if found and found.runs else None
+
+    def feared(self, model: ModelName, digest: Digest, request_class: str) -> Demand:
+        """Tell what it may need, as less was not enough; nothing when all has gone well since."""
+        found = self._peaks.get(Key(model, digest, request_class))
+        return found.feared if found else {}
 
     def classes(self, model: ModelName, digest: Digest) -> Mapping[str, Demand]:
         """Give the peaks of the model by class of request."""
         return {
-            key.request_class: one.counts
+            key.request_class: one.peak
             for key, one in self._peaks.items()
             if key[:2] == (model, digest)
         }

@@ -33,11 +33,6 @@ class Footprint:
     feared: Demand = field(default_factory=dict)  # what it may need, as less was not enough
     calm_runs: int = 0  # that went well since
 
-    @property
-    def counts(self) -> Demand:
-        """Tell what is to be reckoned with."""
-        return most(self.peak, self.feared) if self.feared else self.peak
-
 
 @dataclass(frozen=True, slots=True)
 class Times:

@@ -33,7 +33,9 @@ was thought), idle ones go.
 
 **Failures.** A load that runs out of memory beside others is tried once more alone, in its old
 place of the line. Any other failed start refuses who waits, and cools down: 1 s, doubling to 60
-s.
+s. A worker that ends unasked serves nobody any more, but stays charged until its memory is seen
+free. What a model is feared to need, as less was not enough, it gets as far as there is room; it
+is never refused for it.
 """
 
 from proxy.scheduler.amounts import larger, missing, total
@@ -49,6 +51,7 @@ from proxy.scheduler.types import (
     Command,
     Demand,
     Device,
+    Ended,
     Event,
     Exited,
     Grant,
@@ -82,6 +85,7 @@ __all__ = [
     "Command",
     "Demand",
     "Device",
+    "Ended",
     "Event",
     "Exited",
     "Grant",

@@ -15,6 +15,7 @@ from proxy.scheduler.types import (
     Cause,
     Command,
     Demand,
+    Ended,
     Event,
     Exited,
     Left,
@@ -85,6 +86,8 @@ class Scheduler:
                 self._prepared(worker_id)
             case BecameReady(worker_id):
                 self._became_ready(worker_id, now)
+            case Ended(worker_id, out_of_memory):
+                self._ended(worker_id, now, out_of_memory=out_of_memory)
             case Exited(worker_id, out_of_memory):
                 self._exited(worker_id, now, out_of_memory=out_of_memory)
             case Stuck(worker_id):
@@ -184,16 +187,22 @@ class Scheduler:
         self._hand.charge(worker, held)
 
     def _exited(self, worker_id: WorkerId, now: float, *, out_of_memory: bool) -> None:
+        self._ended(worker_id, now, out_of_memory=out_of_memory)
         worker = self.state.workers.pop(worker_id, None)
-        if worker is None:
+        if worker is not None:
+            self._hand.charge(worker, {})
+
+    def _ended(self, worker_id: WorkerId, now: float, *, out_of_memory: bool) -> None:
+        worker = self.state.workers.get(worker_id)
+        if worker is None or worker.phase is Phase.STOPPING:
             return
-        held = worker.charge
-        self._hand.charge(worker, {})
+        was_serving, name = worker.is_serving, worker.model.name
         self._hand.lose_seat(worker)
-        name = worker.model.name
-        if worker.is_serving or worker.phase is Phase.STOPPING:
+        worker.phase = Phase.STOPPING
+        self.state.stirred.add(name)
+        if was_serving:
             return
-        if out_of_memory and self._may_do_better_alone(worker, held):
+        if out_of_memory and self._may_do_better_alone(worker):
             self.state.alone.add(name)
             priority = self.state.queues[name].front.asked.priority
             if worker.lined_up is not None:
@@ -205,14 +214,14 @@ class Scheduler:
         self.state.failures[name] = Failure(now + pause_s, pause_s)
         self._hand.refuse_waiting(name, Refusal.START_FAILED, pause_s)
 
-    def _may_do_better_alone(self, worker: Worker, held: Demand) -> bool:
+    def _may_do_better_alone(self, worker: Worker) -> bool:
         """Tell whether there were others whom it did not have to run out of memory with."""
-        workers = self.state.workers.values()
+        workers, held = self.state.workers.values(), worker.charge.keys()
         others = (w for w in workers if w.is_charged and not w.model.pinned and not w.is_stuck)
         return (
             not worker.is_alone
             and self.state.is_wanted(worker.model.name)
-            and any(not held.keys().isdisjoint(w.charge) for w in others)
+            and any(w is not worker and not held.isdisjoint(w.charge) for w in others)
         )
 
     def _stuck(self, worker_id: WorkerId) -> None:
@@ -225,7 +234,12 @@ class Scheduler:
         if worker is None:
             return
         if not worker.is_stale:
-            worker.model = replace(worker.model, demand=event.model_demand, loads_alone=False)
+            worker.model = replace(
+                worker.model,
+                demand=event.model_demand,
+                feared=event.model_feared,
+                loads_alone=False,
+            )
             worker.is_alone = False
             self.state.know({**self.state.models, worker.model.name: worker.model}.values())
             self.state.has_less_room = True

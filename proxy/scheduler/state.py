@@ -189,10 +189,12 @@ class State:
         """Tell what the model must have to load, and to serve who waits foremost."""
         queue = self.queues[model.name]
         demand = larger(model.demand, queue.front.asked.demand) if queue else model.demand
-        if not self.must_be_alone(model):
+        if not self.must_be_alone(model) and not model.feared:
             return demand
         room = self.room(model)
-        return larger(demand, {device: room.get(device, 0) for device in model.demand})
+        if self.must_be_alone(model):
+            return larger(demand, {device: room.get(device, 0) for device in model.demand})
+        return larger(demand, {on: min(n, room.get(on, 0)) for on, n in model.feared.items()})
 
     def growth(self, worker: Worker) -> Demand:
         """Tell what the worker must have besides what it has, to serve who waits foremost."""

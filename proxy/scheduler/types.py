@@ -57,6 +57,7 @@ class Model:
     name: ModelName
     demand: Demand = field(default_factory=dict)  # to be loaded, and to serve a plain request
     loads_alone: bool = False  # how much it needs is not known: it gets all there is room for
+    feared: Demand = field(default_factory=dict)  # it may need so much: a wish, as far as there is
     concurrency: int = 1
     ttl_s: float = 0.0  # 0: never unloaded for being idle
     patience_s: float | None = None  # None: by its own load time
@@ -108,6 +109,14 @@ class BecameReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """The worker's process is over, unasked; what it held may still be away until `Exited`."""
+
+    worker: WorkerId
+    out_of_memory: bool = False  # as far as it said why it did not get ready
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """The worker's process is reaped, and its memory is seen free."""
 
@@ -126,12 +135,14 @@ class Stuck:
 class Measured:
     """The worker is known to hold this, or to have held it at its peak.
 
-    `model_demand` is what its model is from now on known to demand: it need not load alone.
+    `model_demand` is what its model is from now on known to demand, and `model_feared` what it is
+    feared to need: it need not load alone.
     """
 
     worker: WorkerId
     charge: Demand
     model_demand: Demand
+    model_feared: Demand = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +190,7 @@ Event: TypeAlias = (
     | Left
     | Prepared
     | BecameReady
+    | Ended
     | Exited
     | Stuck
     | Measured

@@ -120,23 +120,24 @@ def test_what_was_feared_is_forgotten_when_all_goes_well(tmp_path: Path) -> None
     footprints.learn(PAINTER, ONE, "", {GPU: 1010}, now=3)
     footprints.save()
     footprints = Footprints(path)
-    assert footprints.peak(PAINTER, ONE, "") == {GPU: 1250}
+    assert footprints.feared(PAINTER, ONE, "") == {GPU: 1250}
+    assert footprints.peak(PAINTER, ONE, "") == {GPU: 1010}
 
     footprints.learn(PAINTER, ONE, "", {GPU: 1000}, now=4)
     assert footprints.learn(PAINTER, ONE, "", {GPU: 1000}, now=5)
-    assert footprints.peak(PAINTER, ONE, "") == {GPU: 1010}
+    assert footprints.feared(PAINTER, ONE, "") == {}
 
 
-def test_running_out_of_memory_raises_the_peak() -> None:
-    """What was not enough is taken for a quarter too small, and never lowers what was seen."""
+def test_running_out_of_memory_is_feared() -> None:
+    """What was not enough is taken for a quarter too small; a smaller fear takes none back."""
     footprints = Footprints(None)
     footprints.note_out_of_memory(PAINTER, ONE, "load", {GPU: 1000}, now=1)
-    assert footprints.peak(PAINTER, ONE, "load") == {GPU: 1250}
+    assert footprints.feared(PAINTER, ONE, "load") == {GPU: 1250}
 
     footprints.note_out_of_memory(PAINTER, ONE, "load", {GPU: 1250, HOST: 4}, now=2)
     footprints.note_out_of_memory(PAINTER, ONE, "load", {GPU: 100}, now=3)
-    assert footprints.peak(PAINTER, ONE, "load") == {GPU: 1562, HOST: 5}
-    assert not footprints.learn(PAINTER, ONE, "load", {GPU: 1562}, now=4)
+    assert footprints.feared(PAINTER, ONE, "load") == {GPU: 1562, HOST: 5}
+    assert footprints.peak(PAINTER, ONE, "load") is None
 
 
 def test_times_follow_the_newest() -> None:

@@ -217,7 +217,10 @@ class Books:
         demand = most(model.demand, front.asked.demand)
         if self.must_be_alone(name):
             room = self.room(name)
-            demand = most(demand, {device: room.get(device, 0) for device in model.demand})
+            return most(demand, {device: room.get(device, 0) for device in model.demand})
+        if model.feared:
+            room = self.room(name)
+            return most(demand, {on: min(n, room.get(on, 0)) for on, n in model.feared.items()})
         return demand
 
     def must_be_alone(self, name: ModelName) -> bool:
@@ -301,7 +304,12 @@ class Books:
             return
         if process.own_model is None:
             known = self.models[process.name]
-            measured = replace(known, demand=event.model_demand, loads_alone=False)
+            measured = replace(
+                known,
+                demand=event.model_demand,
+                feared=event.model_feared,
+                loads_alone=False,
+            )
             self.models[process.name] = measured
             process.is_alone = False
         if process.is_charged and not process.is_told_to_stop:

@@ -9,6 +9,7 @@ from proxy.scheduler import (
     BecameReady,
     BudgetChanged,
     Cause,
+    Ended,
     Event,
     Exited,
     Left,
@@ -20,7 +21,6 @@ from proxy.scheduler import (
     Stuck,
     TicketId,
     UnloadAsked,
-    WorkerId,
 )
 from tests.scheduler.books import Books, Process
 
@@ -28,7 +28,7 @@ Due = dict[TicketId, set[Refusal]]
 """Who is to be refused, and for one of which reasons."""
 
 
-def hear(books: Books, event: Event) -> Due:  # noqa: C901  # a line for each
+def hear(books: Books, event: Event) -> Due:  # noqa: C901, PLR0912  # a line for each
     """Note what happened; tell who is to be refused now."""
     books.events_count += 1
     known = books.processes
@@ -44,8 +44,13 @@ def hear(books: Books, event: Event) -> Due:  # noqa: C901  # a line for each
             known[worker].is_prepared = True
         case BecameReady(worker) if worker in known and known[worker].is_loading:
             books.become_ready(known[worker])
+        case Ended(worker, out_of_memory) if worker in known:
+            return _ended(books, known[worker], out_of_memory=out_of_memory)
         case Exited(worker, out_of_memory) if worker in known:
-            return _exited(books, worker, out_of_memory=out_of_memory)
+            due = _ended(books, known[worker], out_of_memory=out_of_memory)
+            del known[worker]
+            books.gone.append(worker)
+            return due
         case Stuck(worker) if worker in known:
             known[worker].is_stuck = known[worker].is_told_to_stop
         case Measured():
@@ -78,12 +83,12 @@ def _reasons_to_refuse(books: Books, asked: Arrived) -> set[Refusal]:
     return {reason for reason, holds in reasons.items() if holds}
 
 
-def _exited(books: Books, worker: WorkerId, *, out_of_memory: bool) -> Due:
-    process = books.processes.pop(worker)
-    books.gone.append(worker)
+def _ended(books: Books, process: Process, *, out_of_memory: bool) -> Due:
+    """Note that a process is over; what it held stays charged until it has exited."""
     if process.is_seated:
         books.line.pop(process.name, None)
-    if process.is_told_to_stop or process.ready_at is not None:
+    was_told, process.is_told_to_stop = process.is_told_to_stop, True
+    if was_told or process.ready_at is not None:
         return {}
     front = books.front(process.name)
     if out_of_memory and front is not None and _may_do_better_alone(books, process):
@@ -103,4 +108,5 @@ def _may_do_better_alone(books: Books, process: Process) -> bool:
     return not process.is_alone and any(
         not (books.model(other).pinned or other.is_stuck or devices.isdisjoint(other.charge))
         for other in books.processes.values()
+        if other is not process
     )

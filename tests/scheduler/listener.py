@@ -61,7 +61,8 @@ class Listener:
         drained = {p for p in books.processes.values() if p.drains}
         self._check_refusals(batch, due, hopeless)
         books.line_up()
-        over = excess(books)
+        stopped = {books.processes[worker] for worker in batch.stops if worker in books.processes}
+        over = excess(books, drained - stopped - self._draining())
         idle = [p for p in evictable(books) if books.is_idle(p)]
         self._note_prepares(batch)
         victims = self._check_stops(batch, over)
@@ -198,9 +199,14 @@ class Listener:
         self._check_nobody_is_overtaken(more, before, [])
 
     def _note_drains(self) -> None:
-        draining = re.findall(r"#(\d+) draining", repr(self.scheduler))
+        draining = self._draining()
         for process in self.books.processes.values():
-            process.drains = str(process.id) in draining and not process.is_leaving
+            process.drains = process in draining and not process.is_leaving
+
+    def _draining(self) -> set[Process]:
+        """Find who drains, as the scheduler says of itself."""
+        numbers = re.findall(r"#(\d+) draining", repr(self.scheduler))
+        return {p for p in self.books.processes.values() if str(p.id) in numbers}
 
     # At rest
 

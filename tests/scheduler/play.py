@@ -12,6 +12,7 @@ from proxy.scheduler import (
     Command,
     Demand,
     Device,
+    Ended,
     Event,
     Exited,
     Grant,
@@ -107,6 +108,10 @@ class Play:
 
     def exits(self, worker: str) -> Self:
         return self._tell(Exited(_id(worker)))
+
+    def ends(self, worker: str) -> Self:
+        """Let the process be over, unasked; what it held is not seen free yet."""
+        return self._tell(Ended(_id(worker)))
 
     def runs_out(self, worker: str) -> Self:
         """Let a load fail for want of memory."""

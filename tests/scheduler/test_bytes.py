@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.scheduler.play import Play, model
+from tests.scheduler.play import Play, amounts, model
+
+A, B = model("a"), model("b")
 
 
 def charged(play: Play) -> dict[str, int]:
@@ -578,3 +580,50 @@ def test_who_must_grow_is_no_victim_of_its_own_growth() -> None:
     play.seated("b", 1, load_s=9).seated("a", load_s=1).at(20).asks("a", 2, demand=7).expect()
 
     play.at(25).wakes().expect().leaves(1).expect("stop b#1")
+
+
+# Ends that nobody asked for
+
+
+def test_a_worker_that_has_ended_serves_nobody_and_stays_charged() -> None:
+    """Its memory may still be away: who comes gets a new process, and memory when it is back."""
+    play = Play(A, budget=1).seated("a")
+
+    play.ends("a#1").arrives("a", 1).expect("prepare a#2")
+    play.prepared("a#2").expect()
+    play.exits("a#1").expect("load a#2")
+
+
+def test_a_start_that_has_ended_is_told_before_its_memory_is_back() -> None:
+    """Who waits for it need not wait for that."""
+    play = Play(A).arrives("a", 1).prepared("a#1").expect("prepare a#1", "load a#1")
+
+    play.ends("a#1").expect("refuse 1: start_failed, retry after 1 s")
+    play.exits("a#1").expect()
+
+
+def test_memory_of_an_ended_worker_may_stay_away() -> None:
+    """Then it is as lost as that of one that was told to stop."""
+    play = Play(A, B, budget=1).seated("a").ends("a#1").arrives("b", 1).expect("prepare b#2")
+
+    play.sticks("a#1").expect("refuse 1: no_room", "stop b#2")
+
+
+# Fears
+
+
+def test_who_is_feared_to_need_more_gets_it_where_there_is_room() -> None:
+    """It stands in the line for all that it may need, and others leave for it."""
+    play = Play(model("a", 4, feared=amounts(7)), model("b", 4), budget=10).seated("b")
+
+    play.arrives("a", 1).expect("prepare a#2")
+    play.prepared("a#2").expect("stop b#1")
+    play.exits("b#1").expect("load a#2")
+
+
+def test_nobody_is_refused_for_what_he_is_feared_to_need() -> None:
+    """Where there is less room than that, what there is must do."""
+    play = Play(model("a", 4, feared=amounts(12)), budget=10)
+
+    play.arrives("a", 1).expect("prepare a#1")
+    play.budget(6).prepared("a#1").expect("load a#1")

@@ -19,6 +19,7 @@ from proxy.scheduler import (
     BudgetChanged,
     Demand,
     Device,
+    Ended,
     Event,
     Exited,
     Left,
@@ -72,6 +73,7 @@ def models(draw, name: str, budget: Demand) -> Model:
         pinned=pinned,
         load_s=draw(st.sampled_from([None, None, 3.0])),
         loads_alone=not pinned and draw(st.integers(0, 9)) == 9,
+        feared={on: n + 2 for on, n in demand.items()} if draw(st.integers(0, 5)) == 5 else {},
     )
 
 
@@ -178,7 +180,8 @@ class Shell(RuleBasedStateMachine):
     @precondition(lambda self: self.loading())
     @rule(which=ANY)
     def run_out_of_memory(self, which: int) -> None:
-        self.tell(Exited(_pick(self.loading(), which).id, out_of_memory=True))
+        ending = Exited if which % 2 else Ended
+        self.tell(ending(_pick(self.loading(), which).id, out_of_memory=True))
 
     # Devices
 
@@ -241,7 +244,8 @@ class Shell(RuleBasedStateMachine):
         deadline = self.clock + 2.0 * (which % 5)
         match kind:
             case "crash" if self.processes():
-                self.tell(Exited(_pick(self.processes(), which).id))
+                ending = Exited if which % 2 else Ended
+                self.tell(ending(_pick(self.processes(), which).id))
             case "unload":
                 self.tell(UnloadAsked(_pick([*self.books.models, None], which), deadline))
             case "shut down" if self.steps_count > 60:

@@ -11,10 +11,15 @@ from tests.scheduler.books import Books, Process, less, short, summed
 from tests.scheduler.standing import Standing, evictable, spared_until, standings
 
 
-def excess(books: Books) -> Demand:
-    """Tell by how much more is promised than there is, when all who leave have left."""
+def excess(books: Books, spared: Collection[Process] = ()) -> Demand:
+    """Tell by how much more is promised than there is, when all who leave have left.
+
+    Of those that drained, `spared` do not leave after all.
+    """
     gone = [
-        p.charge for p in books.processes.values() if (p.is_leaving and not p.is_stuck) or p.drains
+        p.charge
+        for p in books.processes.values()
+        if (p.is_leaving and not p.is_stuck) or (p.drains and p not in spared)
     ]
     return short(less(books.charged(), summed(gone)), books.budget)
 
