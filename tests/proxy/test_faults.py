@@ -131,7 +131,9 @@ models:
         late = await hotseat.chat("hangs")
 
         assert (late.status, late.error["code"]) == (504, "worker_start_timeout")
-        assert await all_gone(workers_of(os.getpid()), within_s=2)
+        while await hotseat.running():
+            pass  # a round trip each time, while it is ended
+        assert workers_of(os.getpid()) == []
 
 
 async def test_a_command_that_does_not_exist_is_told(tmp_path: Path) -> None:
