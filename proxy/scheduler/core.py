@@ -234,17 +234,24 @@ class Scheduler:
         if worker is None:
             return
         if not worker.is_stale:
-            worker.model = replace(
-                worker.model,
-                demand=event.model_demand,
-                feared=event.model_feared,
-                loads_alone=False,
-            )
             worker.is_alone = False
-            self.state.know({**self.state.models, worker.model.name: worker.model}.values())
-            self.state.has_less_room = True
+            self._know_better(
+                replace(
+                    worker.model,
+                    demand=event.model_demand,
+                    feared=event.model_feared,
+                    loads_alone=False,
+                )
+            )
         if worker.is_charged and worker.phase is not Phase.STOPPING:
             self._hand.charge(worker, event.charge)
+
+    def _know_better(self, model: Model) -> None:
+        self.state.know({**self.state.models, model.name: model}.values())
+        self.state.has_less_room = True
+        for worker in self.state.workers.values():
+            if worker.model.name == model.name and not worker.is_stale:
+                worker.model = model
 
     # What people ask
 
