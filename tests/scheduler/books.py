@@ -210,11 +210,15 @@ class Books:
 
     def demand(self, name: ModelName) -> Demand:
         """Tell what the model stands in the line for."""
-        model, front, seat = self.models[name], self.front(name), self.seat(name)
+        front, seat = self.front(name), self.seat(name)
         assert front is not None
         if seat is not None:
             return short(front.asked.demand, seat.charge)
-        demand = most(model.demand, front.asked.demand)
+        return self._to_load(name)
+
+    def _to_load(self, name: ModelName) -> Demand:
+        model, front = self.models[name], self.front(name)
+        demand = most(model.demand, front.asked.demand if front is not None else {})
         if self.must_be_alone(name):
             room = self.room(name)
             return most(demand, {device: room.get(device, 0) for device in model.demand})
@@ -288,10 +292,7 @@ class Books:
         self.alone.discard(process.name)
         if process.is_alone and not self.models[process.name].loads_alone:
             process.is_alone = False
-            front = self.front(process.name)
-            wanted = front.asked.demand if front is not None else {}
-            demand = most(self.models[process.name].demand, wanted)
-            held = process.charge
+            demand, held = self._to_load(process.name), process.charge
             process.charge = {d: min(amount, held.get(d, 0)) for d, amount in demand.items()}
 
     def cool_down(self, name: ModelName) -> None:
