@@ -18,26 +18,12 @@ class Metrics:
         self.requests = Counter(
             "hotseat_requests", "Requests by their end.", ["model", "status"], registry=registry
         )
-        self.queue_seconds = Histogram(
-            "hotseat_queue_seconds",
-            "From asking for a model to its turn, loading included.",
-            ["model"],
-            buckets=SECONDS,
-            registry=registry,
+        self.queue_seconds = self._seconds(
+            "queue", "From asking for a model to its turn, loading included.", "model"
         )
-        self.request_seconds = Histogram(
-            "hotseat_request_seconds",
-            "From asking to the last byte.",
-            ["model"],
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.swap_seconds = Histogram(
-            "hotseat_swap_seconds",
-            "What each part of a swap took.",
-            ["model", "phase"],
-            buckets=SECONDS,
-            registry=registry,
+        self.request_seconds = self._seconds("request", "From asking to the last byte.", "model")
+        self.swap_seconds = self._seconds(
+            "swap", "What each part of a swap took.", "model", "phase"
         )
         self.departures = Counter(
             "hotseat_departures",
@@ -59,6 +45,11 @@ class Metrics:
         )
         self.waiting = Gauge(
             "hotseat_waiting_requests", "Requests without a turn.", ["model"], registry=registry
+        )
+
+    def _seconds(self, what: str, told: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"hotseat_{what}_seconds", told, labels, buckets=SECONDS, registry=self._registry
         )
 
     def render(self) -> bytes:
