@@ -241,20 +241,20 @@ MUTANTS = [
     Mutant(
         "who has just lost the seat stands first in line",
         "settle.py",
-        "place = Place(known.since if known else now,",
-        "place = Place(known.since if known else 0.0,",
+        "(now, state.event_count)",
+        "(0.0, 0)",
     ),
     Mutant(
         "everybody's wait starts anew with each event",
         "settle.py",
-        "place = Place(known.since if known else now,",
-        "place = Place(now,",
+        "(known.since, known.entered) if known else (now, state.event_count)",
+        "(now, state.event_count)",
     ),
     Mutant(
         "the line is not sorted",
         "hand.py",
-        "self.state.line = dict(sorted(line.items(), key=lambda entry: entry[1].rank))",
-        "self.state.line = line",
+        "ranks = sorted((one.rank, one.entered, order[name], name) for name, one in line.items())",
+        "ranks = [(one.rank, one.entered, order[name], name) for name, one in line.items()]",
     ),
     Mutant(
         "priority counts for nothing in the line",
@@ -487,14 +487,14 @@ MUTANTS = [
     Mutant(
         "an asked-for exit counts as a failed start",
         "core.py",
-        "if worker.is_serving or worker.phase is Phase.STOPPING:\n            return",
-        "if worker.is_serving:\n            return",
+        "if worker is None or worker.phase is Phase.STOPPING:\n            return\n        was_serving",
+        "if worker is None:\n            return\n        was_serving",
     ),
     Mutant(
         "a crash while serving counts as a failed start",
         "core.py",
-        "if worker.is_serving or worker.phase is Phase.STOPPING:\n            return",
-        "if worker.phase is Phase.STOPPING:\n            return",
+        "        if was_serving:\n            return\n",
+        "",
     ),
     Mutant(
         "the cool-down does not double",
@@ -655,8 +655,8 @@ MUTANTS = [
     Mutant(
         "an exit gives nothing back",
         "core.py",
-        "        self._hand.charge(worker, {})\n        self._hand.lose_seat",
-        "        self._hand.lose_seat",
+        "        if worker is not None:\n            self._hand.charge(worker, {})\n",
+        "",
     ),
     Mutant(
         "measuring does not correct the charge",
@@ -679,26 +679,26 @@ MUTANTS = [
     Mutant(
         "measuring teaches nothing about the model",
         "core.py",
-        "demand=event.model_demand, loads_alone=False",
-        "loads_alone=False",
+        "                    demand=event.model_demand,\n",
+        "",
     ),
     Mutant(
         "measuring leaves the model to load alone",
         "core.py",
-        "demand=event.model_demand, loads_alone=False",
-        "demand=event.model_demand",
+        "                    loads_alone=False,\n",
+        "",
     ),
     Mutant(
         "a worker of the old config teaches about the new model",
         "core.py",
-        "        if not worker.is_stale:\n            worker.model = replace",
-        "        if worker.model.name in self.state.models:\n            worker.model = replace",
+        "        if not worker.is_stale:\n            worker.is_alone = False",
+        "        if worker.model.name in self.state.models:\n            worker.is_alone = False",
     ),
     Mutant(
         "who waits is not looked at when a model turns out larger",
         "core.py",
-        "            worker.is_alone = False\n            self.state.know({**self.state.models, worker.model.name: worker.model}.values())\n            self.state.has_less_room = True\n",
-        "            worker.is_alone = False\n            self.state.know({**self.state.models, worker.model.name: worker.model}.values())\n",
+        "        self.state.know({**self.state.models, model.name: model}.values())\n        self.state.has_less_room = True\n",
+        "        self.state.know({**self.state.models, model.name: model}.values())\n",
     ),
     Mutant(
         "who waits is not looked at when the budget shrinks",
@@ -799,14 +799,14 @@ MUTANTS = [
     Mutant(
         "tries again though it was alone",
         "core.py",
-        "and any(not worker.model.demand.keys().isdisjoint(w.charge) for w in others)",
+        "and any(w is not worker and not held.isdisjoint(w.charge) for w in others)",
         "and True",
     ),
     Mutant(
         "tries again because of other devices",
         "core.py",
-        "and any(not worker.model.demand.keys().isdisjoint(w.charge) for w in others)",
-        "and any(others)",
+        "and any(w is not worker and not held.isdisjoint(w.charge) for w in others)",
+        "and any(w is not worker for w in others)",
     ),
     Mutant(
         "tries again because of the pinned",
@@ -823,8 +823,8 @@ MUTANTS = [
     Mutant(
         "the second try is not alone",
         "state.py",
-        "        if not self.must_be_alone(model):\n            return demand\n",
-        "        if not model.loads_alone:\n            return demand\n",
+        "        if self.must_be_alone(model):\n            return larger",
+        "        if model.loads_alone:\n            return larger",
     ),
     Mutant(
         "a model of unknown size loads beside others",
@@ -835,8 +835,8 @@ MUTANTS = [
     Mutant(
         "the second try stands last",
         "core.py",
-        "self._hand.line_up(name, Place(worker.lined_since, priority))",
-        "self._hand.line_up(name, Place(now, priority))",
+        "self._hand.line_up(name, replace(worker.lined_up, priority=priority))",
+        "self._hand.line_up(name, replace(worker.lined_up, since=now, priority=priority))",
     ),
     Mutant(
         "the second try keeps all there is",
@@ -969,6 +969,30 @@ MUTANTS = [
         "core.py",
         "before + NEWEST_WEIGHS * (took_s - before)",
         "took_s",
+    ),
+    Mutant(
+        "a worker that has ended goes on serving",
+        "core.py",
+        "        worker.phase = Phase.STOPPING\n        self.state.stirred.add(name)\n        if was_serving:",
+        "        self.state.stirred.add(name)\n        if was_serving:",
+    ),
+    Mutant(
+        "what is feared is not wished for",
+        "state.py",
+        "        if not self.must_be_alone(model) and not model.feared:",
+        "        if not self.must_be_alone(model):",
+    ),
+    Mutant(
+        "what is feared must be there",
+        "state.py",
+        "{on: min(n, room.get(on, 0)) for on, n in model.feared.items()}",
+        "model.feared",
+    ),
+    Mutant(
+        "only the measured worker knows of it",
+        "core.py",
+        "            if worker.model.name == model.name and not worker.is_stale:\n                worker.model = model\n",
+        "            pass\n",
     ),
 ]
 
