@@ -84,6 +84,8 @@ class Watch:
         Then it keeps all there is until it was seen at work. Of what is feared, as much as there
         is room for is counted.
         """
+        if not self._budgets:
+            return None
         reckoned = self._demands.reckon(seat.model)
         if reckoned.source is Source.UNKNOWN:
             return None
