@@ -16,6 +16,14 @@ def total(demands: Iterable[Demand]) -> dict[Device, int]:
     return out
 
 
+def fits(demand: Demand, there: Demand) -> bool:
+    """Tell whether nothing is missing."""
+    for device, amount in demand.items():
+        if amount > 0 and amount > there.get(device, 0):
+            return False
+    return True
+
+
 def missing(demand: Demand, there: Demand) -> dict[Device, int]:
     """Tell what of the demand is not there; empty when it fits."""
     return {

@@ -96,7 +96,7 @@ class Scheduler:
                 self._measured(event)
             case BudgetChanged(budget):
                 self.state.budget = budget
-                self.state.has_less_room = True
+                self._look_anew()
             case Reloaded():
                 self._reloaded(event)
             case UnloadAsked(name, deadline):
@@ -107,6 +107,11 @@ class Scheduler:
                 self._alarm = None
             case _:
                 assert_never(event)
+
+    def _look_anew(self) -> None:
+        """Note that there is another budget, or another share of it for everybody."""
+        self.state.has_less_room = True
+        self._hand.turns = None
 
     # Requests
 
@@ -164,6 +169,7 @@ class Scheduler:
         worker = self.state.workers.get(worker_id)
         if worker is not None and worker.phase is Phase.PREPARING:
             worker.phase = Phase.PREPARED
+            self._hand.touch(worker)
 
     def _became_ready(self, worker_id: WorkerId, now: float) -> None:
         worker = self.state.workers.get(worker_id)
@@ -171,7 +177,7 @@ class Scheduler:
             return  # it crossed our order to stop
         name = worker.model.name
         worker.phase = Phase.READY
-        self.state.stirred.add(name)
+        self._hand.touch(worker)
         worker.ready_since = worker.idle_since = now
         self.state.load_s[name] = now - worker.load_began
         self.state.failures.pop(name, None)
@@ -199,7 +205,7 @@ class Scheduler:
         was_serving, name = worker.is_serving, worker.model.name
         self._hand.lose_seat(worker)
         worker.phase = Phase.STOPPING
-        self.state.stirred.add(name)
+        self._hand.touch(worker)
         if was_serving:
             return
         if out_of_memory and self._may_do_better_alone(worker):
@@ -227,7 +233,8 @@ class Scheduler:
     def _stuck(self, worker_id: WorkerId) -> None:
         worker = self.state.workers.get(worker_id)
         if worker is not None and worker.phase is Phase.STOPPING:
-            worker.is_stuck = self.state.has_less_room = True
+            worker.is_stuck = True
+            self._look_anew()
 
     def _measured(self, event: Measured) -> None:
         worker = self.state.workers.get(event.worker)
@@ -248,7 +255,7 @@ class Scheduler:
 
     def _know_better(self, model: Model) -> None:
         self.state.know({**self.state.models, model.name: model}.values())
-        self.state.has_less_room = True
+        self._look_anew()
         for worker in self.state.workers.values():
             if worker.model.name == model.name and not worker.is_stale:
                 worker.model = model
@@ -270,7 +277,7 @@ class Scheduler:
     def _reloaded(self, event: Reloaded) -> None:
         state = self.state
         state.budget = event.budget
-        self.state.has_less_room = True
+        self._look_anew()
         kept = {model.name for model in event.models} - event.changed
         for name in [name for name in state.models if name not in kept]:
             state.forget(name)

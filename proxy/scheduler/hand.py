@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxy.scheduler.amounts import total
+from proxy.scheduler.line import Turn
 from proxy.scheduler.queue import Waiting
 from proxy.scheduler.state import Leased, Place, State, Worker
 from proxy.scheduler.types import (
@@ -29,6 +30,7 @@ class Hand:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.turns: list[Turn] | None = None  # of the line, as it was walked; None: walk it anew
         self._last_worker = 0
         self._commands: list[Command] = []
 
@@ -43,9 +45,13 @@ class Hand:
 
     def take_in(self, asked: Arrived, now: float) -> None:
         """Let the ticket wait."""
+        queue = self.state.queues[asked.model]
         self.state.where[asked.ticket] = asked.model
-        self.state.queues[asked.model].push(asked, now)
+        queue.push(asked, now)
+        self.state.has_priorities = self.state.has_priorities or asked.priority != 0
         self.state.stirred.add(asked.model)
+        if queue.front.asked is asked:
+            self.turns = None  # what is demanded follows from who waits foremost
 
     def remove(self, ticket: TicketId) -> Waiting:
         """Let the ticket wait no more."""
@@ -55,6 +61,8 @@ class Hand:
         if not queue:
             self.state.alone.discard(name)
         self.state.stirred.add(name)
+        if name in self.state.line:
+            self.turns = None
         return waiting
 
     def refuse(self, ticket: TicketId, why: Refusal, retry_after_s: float | None = None) -> None:
@@ -81,6 +89,7 @@ class Hand:
     # Workers
 
     def prepare(self, model: Model, now: float) -> None:
+        self.turns = None
         self._last_worker += 1
         worker = Worker(WorkerId(self._last_worker), model, asked_at=now)
         self.state.workers[worker.id] = worker
@@ -94,6 +103,7 @@ class Hand:
         line, order = {**self.state.line, name: place}, self.state.order
         ranks = sorted((one.rank, one.entered, order[name], name) for name, one in line.items())
         self.state.line = {rank[-1]: line[rank[-1]] for rank in ranks}
+        self.turns = None
 
     def load(self, worker: Worker, demand: Demand, now: float) -> None:
         """Let it load, with the memory that its model stood in the line for."""
@@ -111,7 +121,7 @@ class Hand:
         for device, amount in demand.items():
             charged[device] = charged.get(device, 0) + amount
         worker.charge = demand
-        self.state.stirred.add(worker.model.name)
+        self.touch(worker)
         if worker.model.pinned:
             self.state.has_less_room = True
 
@@ -121,7 +131,7 @@ class Hand:
     def evict(self, worker: Worker, makes_room_for: ModelName, now: float) -> None:
         """Let it finish what it serves, and go."""
         worker.makes_room_for, worker.drain_began = makes_room_for, now
-        self.state.stirred.add(worker.model.name)
+        self.touch(worker)
         if worker.leases:
             worker.phase = Phase.DRAINING
         else:
@@ -129,11 +139,11 @@ class Hand:
 
     def reprieve(self, worker: Worker) -> None:
         worker.phase, worker.drain_began, worker.makes_room_for = Phase.READY, None, None
-        self.state.stirred.add(worker.model.name)
+        self.touch(worker)
 
     def retire(self, worker: Worker, deadline: float, cause: Cause) -> None:
         """Let it finish what it serves, until the deadline; the first asking says the cause."""
-        self.state.stirred.add(worker.model.name)
+        self.touch(worker)
         if not worker.is_serving:
             self.stop(worker, cause)
         elif worker.retire_by is None:
@@ -141,6 +151,11 @@ class Hand:
             worker.retire_by, worker.retire_cause = deadline, cause
         else:
             worker.retire_by = min(worker.retire_by, deadline)
+
+    def touch(self, worker: Worker) -> None:
+        """Note that the worker is not what it was: its model may serve, or need memory."""
+        self.state.stirred.add(worker.model.name)
+        self.turns = None
 
     def lose_seat(self, worker: Worker) -> None:
         """Let who waits for more of its memory stand in the line anew: for all of it."""
@@ -151,5 +166,5 @@ class Hand:
         if worker.phase is not Phase.STOPPING:
             self.lose_seat(worker)
             worker.phase = Phase.STOPPING
-            self.state.stirred.add(worker.model.name)
+            self.touch(worker)
             self.say(Terminate(worker.id, cause, worker.makes_room_for))

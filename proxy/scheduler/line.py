@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from proxy.scheduler.amounts import missing
+from proxy.scheduler.amounts import fits, missing
 from proxy.scheduler.queue import PRIORITY_S
 from proxy.scheduler.state import Place, State, Worker
 from proxy.scheduler.types import Demand, Device, Model, ModelName, Phase
@@ -74,18 +74,22 @@ class _Walk:
         state, worker = self._state, self._workers.get(model.name)
         seated = worker is not None and worker.is_charged
         demand = state.growth(worker) if worker is not None and seated else state.demand(model)
-        lack = missing(demand, self._hope)
+        lack = {} if fits(demand, self._hope) else missing(demand, self._hope)
         must_wait = not (self._closed.isdisjoint(demand) and self._awaited.isdisjoint(lack))
-        turn = Turn(model, place, demand, worker, not missing(demand, self._free), lack)
+        fits_now = fits(demand, self._free)
         for device, amount in demand.items():
             self._free[device] = self._free.get(device, 0) - amount
             self._hope[device] = self._hope.get(device, 0) - amount
         if lack:
             self._closed.update(lack)
             self._is_closed = self._closed.issuperset(state.budget)
-        if must_wait or not (turn.fits and turn.may_take):
+        if must_wait:
             self._awaited.update(demand)
-        return None if must_wait else turn
+            return None
+        turn = Turn(model, place, demand, worker, fits_now, lack)
+        if not (fits_now and turn.may_take):
+            self._awaited.update(demand)
+        return turn
 
 
 def evictable(state: State, head: Turn | None = None) -> list[Worker]:
@@ -114,12 +118,12 @@ def next_change(state: State, turns: list[Turn], now: float) -> float | None:
 
 def _times_of_workers(state: State) -> Iterator[float]:
     for worker in state.workers.values():
-        if worker.leases and worker.is_open:
+        if not worker.is_serving or (worker.leases and worker.is_open):
             continue
         expiry = state.expiry(worker)
         if expiry is not None:
             yield expiry
-        if worker.retire_by is not None and worker.phase is not Phase.STOPPING:
+        if worker.retire_by is not None:
             yield worker.retire_by
 
 

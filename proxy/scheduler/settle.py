@@ -46,7 +46,7 @@ def _refuse_unservable(hand: Hand, queue: Queue) -> None:
 def _stop_due(hand: Hand, now: float) -> None:
     """End the retired, the drained, the idle, and processes that nobody waits for."""
     for worker in hand.state.workers.values():
-        if worker.leases and worker.is_open:
+        if worker.phase is Phase.LOADING or (worker.leases and worker.is_open):
             continue  # by far the most of them, at most times
         cause = _cause_to_stop(hand.state, worker, now)
         if cause is not None:
@@ -97,7 +97,8 @@ def _lined_up(hand: Hand, now: float) -> list[Turn]:
             # a seat that it has just lost may have served more than there is room for now
             _refuse_unservable(hand, state.queues[name])
         if not state.is_wanting(name):
-            state.line.pop(name, None)
+            if state.line.pop(name, None) is not None:
+                hand.turns = None
             continue
         priority = state.queues[name].front.asked.priority
         since, entered = (known.since, known.entered) if known else (now, state.event_count)
@@ -105,12 +106,16 @@ def _lined_up(hand: Hand, now: float) -> list[Turn]:
         if place != known:
             hand.line_up(name, place)
     state.stirred = set()
-    return turns(state)
+    if hand.turns is None:
+        hand.turns = turns(state)
+    return hand.turns
 
 
 def _reprieve(hand: Hand, line: list[Turn]) -> bool:
     """Let drained ones serve again whom nobody needs any more; tell whether there was one."""
     draining = hand.state.draining()
+    if not draining:
+        return False
     need = total(turn.lack for turn in line if turn.may_take)
     spared: list[Worker] = []
     for worker in sorted(draining, key=lambda w: -len(w.leases)):
@@ -148,9 +153,10 @@ def _make_room(hand: Hand, line: list[Turn], now: float) -> bool:
     One head at a time: who goes for it may make room for the next one too.
     """
     state = hand.state
-    drained = total(w.charge for w in state.draining())
-    for head in line:
-        need = missing(head.lack, drained) if head.may_take else {}
+    heads = [turn for turn in line if turn.lack and turn.may_take]
+    drained = total(w.charge for w in state.draining()) if heads else {}
+    for head in heads:
+        need = missing(head.lack, drained)
         if not need:
             continue
         candidates = evictable(state, head)

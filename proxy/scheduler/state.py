@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from proxy.scheduler.amounts import larger, missing, total
+from proxy.scheduler.amounts import fits, larger, missing, total
 from proxy.scheduler.queue import PRIORITY_S, Queue
 from proxy.scheduler.types import (
     Arrived,
@@ -126,6 +126,7 @@ class State:
     where: dict[TicketId, ModelName] = field(default_factory=dict)  # whom each ticket is for
     line: dict[ModelName, Place] = field(default_factory=dict)  # who waits for memory
     event_count: int = 0
+    has_priorities: bool = False  # anybody ever had one
     has_less_room: bool = False  # somebody may wait for what cannot be had any more
     stirred: set[ModelName] = field(
         default_factory=set
@@ -171,8 +172,10 @@ class State:
 
     def room(self, model: Model) -> Demand:
         """Tell what the model could have at best: all but what never can be taken from others."""
-        pinned = [self.held_or_due(m) for m in self.pinned if m.name != model.name]
         stuck = [w.charge for w in self.workers.values() if w.is_stuck]
+        if not stuck and not self.pinned:
+            return self.budget
+        pinned = [self.held_or_due(m) for m in self.pinned if m.name != model.name]
         taken = total([*pinned, *stuck])
         return {d: amount - taken.get(d, 0) for d, amount in self.budget.items()}
 
@@ -203,7 +206,8 @@ class State:
     def is_servable(self, asked: Arrived) -> bool:
         """Tell whether there is memory for the request, once all have left who can."""
         model = self.models[asked.model]
-        if not missing(larger(model.demand, asked.demand), self.room(model)):
+        room = self.room(model)
+        if fits(model.demand, room) and fits(asked.demand, room):
             return True
         seated = self.seated().get(model.name)
         return seated is not None and not missing(asked.demand, seated.charge)
@@ -237,6 +241,8 @@ class State:
 
     def priority(self, worker: Worker) -> int:
         """Tell the highest priority of those whom the worker serves, or is to serve."""
+        if not self.has_priorities:
+            return 0
         queue = self.queues.get(worker.model.name)
         waiting = [queue.front.asked.priority] if queue else []
         return max([*(lease.priority for lease in worker.leases.values()), *waiting], default=0)

@@ -238,11 +238,11 @@ class Books:
         Who has stood there keeps his place until all is granted that can be.
         """
         for name in list(self.line):
-            if self.front(name) is None or (is_at_rest and not self._wants_memory(name)):
+            if self.front(name) is None or (is_at_rest and not self.wants_memory(name)):
                 del self.line[name]
         for name in self.models:
             front = self.front(name)
-            if front is not None and self._wants_memory(name):
+            if front is not None and self.wants_memory(name):
                 known = self.line.get(name, Place(self.now, 0, self.events_count))
                 self.line[name] = replace(known, priority=front.asked.priority)
         order = list(self.models)
@@ -252,7 +252,7 @@ class Books:
         )
         self.line = {rank[-1]: self.line[rank[-1]] for rank in ranks}
 
-    def _wants_memory(self, name: ModelName) -> bool:
+    def wants_memory(self, name: ModelName) -> bool:
         front, seat = self.front(name), self.seat(name)
         if front is None:
             return False

@@ -194,7 +194,8 @@ class Listener:
         place = books.line.get(process.name, Place(books.now, priority, books.events_count))
         line, order = {**books.line, process.name: place}, list(books.models)
         names = sorted(line, key=lambda n: (line[n].rank, line[n].entered, order.index(n)))
-        before = names[: names.index(process.name)]
+        # who has no room for another lease just now keeps his place, and takes nothing
+        before = [n for n in names[: names.index(process.name)] if books.wants_memory(n)]
         process.charge = summed([process.charge, more])
         self._check_nobody_is_overtaken(more, before, [])
 
