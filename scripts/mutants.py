@@ -73,8 +73,8 @@ MUTANTS = [
     Mutant(
         "evicts more than is needed: forgets who drains already",
         "settle.py",
-        "        need = missing(head.lack, drained) if head.may_take else {}",
-        "        need = head.lack if head.may_take else {}",
+        "need = missing(head.lack, drained)\n",
+        "need = head.lack\n",
     ),
     Mutant(
         "evicts one victim too many",
@@ -235,8 +235,8 @@ MUTANTS = [
     Mutant(
         "who needs much sets nothing aside while he must wait",
         "line.py",
-        "        if must_wait or not (turn.fits and turn.may_take):",
-        "        if not must_wait and not (turn.fits and turn.may_take):",
+        "        if must_wait:\n            self._awaited.update(demand)\n            return None",
+        "        if must_wait:\n            return None",
     ),
     Mutant(
         "who has just lost the seat stands first in line",
@@ -697,20 +697,20 @@ MUTANTS = [
     Mutant(
         "who waits is not looked at when a model turns out larger",
         "core.py",
-        "        self.state.know({**self.state.models, model.name: model}.values())\n        self.state.has_less_room = True\n",
-        "        self.state.know({**self.state.models, model.name: model}.values())\n",
+        "        self.state.know({**self.state.models, model.name: model}.values())\n        self._look_anew()\n",
+        "        self.state.know({**self.state.models, model.name: model}.values())\n        self._hand.turns = None\n",
     ),
     Mutant(
         "who waits is not looked at when the budget shrinks",
         "core.py",
-        "                self.state.budget = budget\n                self.state.has_less_room = True",
-        "                self.state.budget = budget",
+        "                self.state.budget = budget\n                self._look_anew()",
+        "                self.state.budget = budget\n                self._hand.turns = None",
     ),
     Mutant(
         "who waits is not looked at when memory is lost",
         "core.py",
-        "worker.is_stuck = self.state.has_less_room = True",
-        "worker.is_stuck = True",
+        "            worker.is_stuck = True\n            self._look_anew()",
+        "            worker.is_stuck = True\n            self._hand.turns = None",
     ),
     Mutant(
         "who waits is not looked at when a pinned model takes more",
@@ -733,8 +733,8 @@ MUTANTS = [
     Mutant(
         "refuses by the model's demand alone",
         "state.py",
-        "if not missing(larger(model.demand, asked.demand), self.room(model)):",
-        "if not missing(model.demand, self.room(model)):",
+        "if fits(model.demand, room) and fits(asked.demand, room):",
+        "if fits(model.demand, room):",
     ),
     Mutant(
         "nobody goes when the budget shrinks",
@@ -973,8 +973,8 @@ MUTANTS = [
     Mutant(
         "a worker that has ended goes on serving",
         "core.py",
-        "        worker.phase = Phase.STOPPING\n        self.state.stirred.add(name)\n        if was_serving:",
-        "        self.state.stirred.add(name)\n        if was_serving:",
+        "        worker.phase = Phase.STOPPING\n        self._hand.touch(worker)\n        if was_serving:",
+        "        self._hand.touch(worker)\n        if was_serving:",
     ),
     Mutant(
         "what is feared is not wished for",
@@ -993,6 +993,24 @@ MUTANTS = [
         "core.py",
         "            if worker.model.name == model.name and not worker.is_stale:\n                worker.model = model\n",
         "            pass\n",
+    ),
+    Mutant(
+        "the line is not walked anew when another stands foremost",
+        "hand.py",
+        "        if queue.front.asked is asked:\n            self.turns = None",
+        "        if queue.front.asked is None:\n            self.turns = None",
+    ),
+    Mutant(
+        "the line is not walked anew when a worker changes",
+        "hand.py",
+        "        self.state.stirred.add(worker.model.name)\n        self.turns = None",
+        "        self.state.stirred.add(worker.model.name)",
+    ),
+    Mutant(
+        "the line is not walked anew when the budget changes",
+        "core.py",
+        "        self.state.has_less_room = True\n        self._hand.turns = None",
+        "        self.state.has_less_room = True",
     ),
 ]
 
