@@ -14,6 +14,7 @@ from proxy.memory.meter import DeviceLost, Meter
 
 POLL_S = 0.015  # NVML has no event for it; a look takes about a millisecond
 ENOUGH = 0.9  # of what was held: the driver's numbers are not exact to the byte
+LOOKS = 5  # at a device that changes all the time
 SETTLED_S = 0.25  # without growth, where nobody tells who holds what
 
 
@@ -60,11 +61,22 @@ async def seen_free(held: Iterable[Held], *, within_s: float) -> bool:
 
 
 def _look(meter: Meter, pids: frozenset[int]) -> Held:
+    """Look until nothing has changed under the look, within reason.
+
+    A driver is asked for one number at a time: a neighbour that ends in between would be missed
+    in one number and counted in the other.
+    """
+    look = Held(meter, pids)
     try:
-        held_bytes, others_bytes = meter.held_bytes(pids), meter.others_bytes(pids)
-        return Held(meter, pids, held_bytes, others_bytes, meter.free_bytes())
+        for _ in range(LOOKS):
+            free_bytes = meter.free_bytes()
+            held_bytes, others_bytes = meter.held_bytes(pids), meter.others_bytes(pids)
+            look = Held(meter, pids, held_bytes, others_bytes, free_bytes)
+            if meter.free_bytes() == free_bytes:
+                break
     except DeviceLost:
         return Held(meter, pids)
+    return look
 
 
 class _Wait:
@@ -76,19 +88,19 @@ class _Wait:
         self._grown_at = 0.0
 
     def is_over(self, now: float) -> bool:
-        held_bytes = self._held.held_bytes
         try:
-            return self._is_settled(now) if held_bytes is None else self._is_back(held_bytes)
+            return self._is_settled(now) if self._held.held_bytes is None else self._is_back()
         except DeviceLost:
             return False
 
-    def _is_back(self, held_bytes: int) -> bool:
-        before, meter = self._held, self._held.meter
-        if meter.held_bytes(before.pids):
+    def _is_back(self) -> bool:
+        before = self._held
+        if before.meter.held_bytes(before.pids):
             return False
-        others_took_bytes = meter.others_bytes(before.pids) - before.others_bytes
-        grown_bytes = meter.free_bytes() - before.free_bytes + others_took_bytes
-        return grown_bytes >= ENOUGH * held_bytes
+        after = _look(before.meter, before.pids)
+        others_took_bytes = after.others_bytes - before.others_bytes
+        grown_bytes = after.free_bytes - before.free_bytes + others_took_bytes
+        return grown_bytes >= ENOUGH * (before.held_bytes or 0)
 
     def _is_settled(self, now: float) -> bool:
         free_bytes = self._held.meter.free_bytes()

@@ -6,7 +6,8 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
@@ -299,6 +300,32 @@ async def test_what_others_do_meanwhile_does_not_count(
     ours.end()
 
     assert await seen_free(held, within_s=5 if is_free else 0.1) is is_free
+
+
+@dataclass(frozen=True)
+class WhileLooking(GpuMeter):
+    """Something happens, once, between two questions of a look."""
+
+    happens: Callable[[], None] = field(kw_only=True)
+
+    def others_bytes(self, pids: Collection[int]) -> int:
+        others_bytes = super().others_bytes(pids)
+        self.happens()
+        return others_bytes
+
+
+async def test_a_neighbour_may_end_in_the_middle_of_a_look(
+    meter: GpuMeter, scripted_nvml: ScriptedNvml, start: Start
+) -> None:
+    """Several that end at once are each seen free: no look counts a neighbour by halves."""
+    folder, ours, neighbour = scripted_nvml.gpus[0], start(), start()
+    for process in (ours, neighbour):
+        folder.allocate(process.pid, 8 * GIB)
+    same = {each.name: getattr(meter, each.name) for each in fields(meter)}
+    held = await hold([WhileLooking(**same, happens=neighbour.end)], {ours.pid})
+    ours.end()
+
+    assert await seen_free(held, within_s=5)
 
 
 async def test_one_of_a_tree_that_lives_on_is_not_free(
