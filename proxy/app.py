@@ -158,7 +158,7 @@ async def serving(
             config, folder, hub=hub, devices=devices, demands=demands, swaps=swaps, metrics=metrics
         ) as pool:
             runner = web.AppRunner(
-                application(config, pool, hub, swaps, metrics),
+                application(pool, hub, swaps, metrics),
                 handler_cancellation=True,  # a client that leaves gives its place back
                 access_log=None,
                 shutdown_timeout=1.0,

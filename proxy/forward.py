@@ -24,6 +24,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from proxy.body import Body
+from proxy.config import Config
 from proxy.errors import CapacityExceeded, HotseatError, WorkerDied, WorkerRefused
 from proxy.refusals import amounts
 from proxy.seat import Lease, Seat
@@ -93,13 +94,18 @@ class Errand:
     model_id: str
     path: str  # at the worker, with its query
     body: Body
-    stall_s: float  # how long the client may take nothing of its answer
+    config: Config  # under which it came; a reload may have made another since
     wish: Wish = field(default_factory=Wish)
     withheld: tuple[str, ...] = ()  # headers that are for us alone
     leases: list[Lease] = field(default_factory=list)
     sent: Sent = field(default_factory=Sent)
     response: web.StreamResponse | None = None  # once its head is out
     ran_out_of_memory: bool = False  # the worker, over this
+
+    @property
+    def stall_s(self) -> float:
+        """Tell how long the client may take nothing of its answer."""
+        return self.config.stall_timeout
 
     async def write(self, chunk: bytes) -> None:
         """Send more of the answer. Raises TimeoutError when the client does not take it."""

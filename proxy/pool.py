@@ -76,7 +76,7 @@ class Pool:
         swaps: SwapLog,
         metrics: Metrics,
     ) -> None:
-        self._config = config
+        self.config = config
         self._run_dir = run_dir
         self._hub = hub
         self._devices = devices
@@ -192,7 +192,7 @@ class Pool:
 
     def seat_pinned(self) -> None:
         """Load the pinned models, though nobody has asked for them."""
-        for name, model in self._config.models.items():
+        for name, model in self.config.models.items():
             if model.pin:
                 self._tasks.create_task(self._keep_seated(name))
 
@@ -332,7 +332,7 @@ class Pool:
     # The life of a worker
 
     def _new_seat(self, worker_id: WorkerId, name: ModelName) -> Seat:
-        model = self._config.models[name]
+        model = self.config.models[name]
         way = (
             Foreign(model)
             if model.kind == "cmd"
@@ -341,8 +341,8 @@ class Pool:
         process = Process(
             model,
             way,
-            cwd=self._config.folder,
-            devices=self._devices.environment(self._config, model),
+            cwd=self.config.folder,
+            devices=self._devices.environment(self.config, model),
             on_line=lambda line: self._hub.write(name, line),
         )
         causes = (ticket.cause for ticket in self._tickets.values() if ticket.model == name)
@@ -350,8 +350,8 @@ class Pool:
         return Seat(worker_id, name, process, self._loop.time(), swap, self._swaps.tell)
 
     async def _live(self, seat: Seat) -> None:
-        model = self._config.models[seat.model]
-        limits = Limits(self._config.start_timeout_s(model), self._config.grace_s(model))
+        model = self.config.models[seat.model]
+        limits = Limits(self.config.start_timeout_s(model), self.config.grace_s(model))
         try:
             await Life(seat, limits, self._world).live()
         finally:
@@ -372,7 +372,7 @@ class Pool:
         else:
             words = seat.process.last_words()
             log.warning("worker_died", extra={"model": seat.model, "last_words": words})
-            if self._config.models[seat.model].pin:
+            if self.config.models[seat.model].pin:
                 self._tasks.create_task(self._keep_seated(seat.model))
         ran_out = failure is not None and failure.reason == "out_of_memory"
         self._feed(Ended(seat.id, out_of_memory=ran_out))
@@ -390,4 +390,4 @@ class Pool:
         log.warning("start_failed", extra={"model": seat.model, "why": failure.message})
 
     def _grace_s(self, name: str) -> float:
-        return self._config.grace_s(self._config.models[name])
+        return self.config.grace_s(self.config.models[name])

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from proxy.config import ApiKey
 from proxy.errors import Unauthorized
-from proxy.routes.keys import CONFIG
+from proxy.routes.keys import config_of
 from proxy.routes.middleware import Handler
 
 KEY = web.RequestKey("key", ApiKey)
@@ -24,7 +24,7 @@ HOW = 'send it as "Authorization: Bearer KEY" or "x-api-key: KEY"'
 @web.middleware
 async def require_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let only who has a key pass, and note which it was. Raises Unauthorized."""
-    keys = request.app[CONFIG].api_keys
+    keys = config_of(request).api_keys
     if not keys or request.path in OPEN or request.method == "OPTIONS":
         return await handler(request)
     offered = [key for key in _offered(request) if key]

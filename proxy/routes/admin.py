@@ -7,12 +7,12 @@ import time
 from aiohttp import web
 
 from proxy.routes.inference import find_model
-from proxy.routes.keys import CONFIG, POOL
+from proxy.routes.keys import POOL, config_of
 
 
 async def running(request: web.Request) -> web.Response:
     """Answer GET /running in llama-swap's shape, with a little more."""
-    config = request.app[CONFIG]
+    config = config_of(request)
     entries = []
     for worker in request.app[POOL].standing.running():
         model = config.models[worker.model]
@@ -50,13 +50,13 @@ async def unload_all_told(request: web.Request) -> web.Response:
 
 async def unload(request: web.Request) -> web.Response:
     """Answer POST /api/models/unload/{id}; a model that is not loaded is no error."""
-    await request.app[POOL].unload(find_model(request.app[CONFIG], request.match_info["id"]))
+    await request.app[POOL].unload(find_model(config_of(request), request.match_info["id"]))
     return web.Response(text="OK")
 
 
 async def load(request: web.Request) -> web.Response:
     """Answer POST /api/models/load/{id} when the model is ready."""
-    model_id = find_model(request.app[CONFIG], request.match_info["id"])
+    model_id = find_model(config_of(request), request.match_info["id"])
     began = time.monotonic()
     async with request.app[POOL].lease(model_id, cause="load"):
         took_s = time.monotonic() - began
@@ -76,7 +76,7 @@ async def healthz(request: web.Request) -> web.Response:
 
 async def ready(request: web.Request) -> web.Response:
     """Answer GET /ready: 200 when all pinned models are loaded and all devices well, else 503."""
-    pinned = {name for name, model in request.app[CONFIG].models.items() if model.pin}
+    pinned = {name for name, model in config_of(request).models.items() if model.pin}
     loaded = {w.model for w in request.app[POOL].standing.running() if w.state == "ready"}
     missing = sorted(pinned - loaded)
     alarms = list(request.app[POOL].standing.alarms())

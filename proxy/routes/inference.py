@@ -6,11 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from urllib.parse import unquote
 
 from aiohttp import web
 
-from proxy.body import Body, Peek, read_blindly, read_body
+from proxy.body import Body, Peek, read_body
 from proxy.config import Config, ModelConfig
 from proxy.errors import (
     BadRequest,
@@ -21,7 +20,7 @@ from proxy.errors import (
 )
 from proxy.forward import CLIENT_LEFT, Errand, NotSent, break_off, forward
 from proxy.routes import access
-from proxy.routes.keys import CONFIG, METRICS, POOL
+from proxy.routes.keys import METRICS, POOL, config_of
 from proxy.routes.waiting import take_turn
 from proxy.wishes import STRIPPED, TIMEOUT, wish_of
 
@@ -42,40 +41,25 @@ NEEDS: Mapping[str, str] = {
 
 async def dispatch(request: web.Request) -> web.StreamResponse:
     """Serve an OpenAI-shaped POST by the model that its body names."""
-    config = request.app[CONFIG]
+    config = config_of(request)
     with await read_body(request, config.max_body_bytes, config.stall_timeout) as body:
         model_id = find_model(config, body.peek.model)
         refuse_what_it_cannot(config, model_id, request.path, body.peek)
-        errand = _errand(request, model_id, target(request), body)
+        errand = errand_for(request, model_id, target(request), body)
         if body.peek.keep_alive is not None or body.peek.priority is not None:
             errand.body = body.without(STRIPPED)
         return await serve(errand)
 
 
-async def upstream(request: web.Request) -> web.StreamResponse:
-    """Serve any request by the model that its path names; the rest of the path goes on as is."""
-    config = request.app[CONFIG]
-    raw_path, _, query = target(request).partition("?")
-    segments = raw_path.removeprefix("/upstream/").split("/")
-    model_id, rest = _longest_model(config, segments)
-    tail = f"?{query}" if query else ""
-    if not rest:
-        kind = web.HTTPMovedPermanently if request.method == "GET" else web.HTTPPermanentRedirect
-        raise kind(f"{raw_path}/{tail}")
-    with await read_blindly(request, config.max_body_bytes, config.stall_timeout) as body:
-        path = "/" + "/".join(rest[1:]) + tail
-        return await serve(_errand(request, model_id, path, body))
-
-
-def _errand(request: web.Request, model_id: str, path: str, body: Body) -> Errand:
+def errand_for(request: web.Request, model_id: str, path: str, body: Body) -> Errand:
     """Gather what is known of a request before it waits. Raises BadRequest for odd wishes."""
-    config = request.app[CONFIG]
+    config = config_of(request)
     return Errand(
         request,
         model_id,
         path,
         body,
-        config.stall_timeout,
+        config,
         wish=wish_of(
             request.headers,
             body.peek,
@@ -90,16 +74,6 @@ def target(request: web.Request) -> str:
     """Give path and query as they came; of an absolute target (RFC 9112 §3.2.2) that part."""
     raw = request.raw_path
     return raw if raw.startswith("/") else request.rel_url.raw_path_qs
-
-
-def _longest_model(config: Config, segments: list[str]) -> tuple[str, list[str]]:
-    """Split off the longest head that is a model's name; the rest begins with an empty segment."""
-    for count in range(len(segments), 0, -1):
-        model_id = config.resolve(unquote("/".join(segments[:count])))
-        if model_id is not None:
-            rest = segments[count:]
-            return model_id, ["", *rest] if rest else []
-    raise no_such_model(config, unquote(segments[0]))
 
 
 def find_model(config: Config, name: str | None) -> str:

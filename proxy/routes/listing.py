@@ -6,7 +6,7 @@ from aiohttp import web
 
 from proxy.config import Config, ModelConfig
 from proxy.routes.inference import find_model
-from proxy.routes.keys import CONFIG, POOL
+from proxy.routes.keys import POOL, config_of
 
 UNDECLARED = ("chat", "completions")
 """What a `cmd` is listed as when it does not say; words must be there, on every model."""
@@ -14,7 +14,7 @@ UNDECLARED = ("chat", "completions")
 
 async def list_models(request: web.Request) -> web.Response:
     """Answer GET /v1/models."""
-    config, loaded = request.app[CONFIG], _loaded(request)
+    config, loaded = config_of(request), _loaded(request)
     entries = [
         describe(config, model_id, model, is_loaded=model_id in loaded)
         for model_id, model in sorted(config.models.items())
@@ -25,7 +25,7 @@ async def list_models(request: web.Request) -> web.Response:
 
 async def tell_model(request: web.Request) -> web.Response:
     """Answer GET /v1/models/{id}, by alias too."""
-    config = request.app[CONFIG]
+    config = config_of(request)
     model_id = find_model(config, request.match_info["id"])
     model = config.models[model_id]
     return web.json_response(

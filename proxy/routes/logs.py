@@ -6,7 +6,7 @@ from aiohttp import web
 
 from proxy.errors import BadRequest
 from proxy.logs import PROXY
-from proxy.routes.keys import CONFIG, HUB
+from proxy.routes.keys import HUB, config_of
 
 
 async def history(request: web.Request) -> web.Response:
@@ -41,7 +41,7 @@ def _source(request: web.Request) -> str | None:
     asked = request.match_info.get("id")
     if asked in (None, PROXY):
         return asked
-    model_id = request.app[CONFIG].resolve(asked)
+    model_id = config_of(request).resolve(asked)
     if model_id is None:
         raise BadRequest(f"no such log: {asked}; there are `proxy` and every model's id")
     return model_id

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from proxy.config import Config
 from proxy.logs import LogHub
 from proxy.metrics import Metrics
 from proxy.pool import Pool
-from proxy.routes import access, admin, inference, listing, logs, middleware, reports
+from proxy.routes import access, admin, inference, listing, logs, middleware, reports, upstream
 from proxy.routes.keys import CONFIG, HUB, METRICS, POOL, SWAPS
 from proxy.swaps import SwapLog
 
 
-def application(
-    config: Config, pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics
-) -> web.Application:
+def application(pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics) -> web.Application:
     """Make the application that serves the pool's models."""
     app = web.Application(
         middlewares=[middleware.preflight, middleware.errors_as_json, access.require_key],
-        client_max_size=config.max_body_bytes,
+        client_max_size=pool.config.max_body_bytes,
     )
-    app[CONFIG], app[POOL], app[HUB] = config, pool, hub
+    app[CONFIG], app[POOL], app[HUB] = (lambda: pool.config), pool, hub
     app[SWAPS], app[METRICS] = swaps, metrics
     app.on_response_prepare.append(middleware.allow_any_origin)
     for path in inference.NEEDS:
@@ -39,7 +36,7 @@ def application(
             web.post("/api/models/unload", admin.unload_all_told),
             web.post("/api/models/unload/{id:.+}", admin.unload),
             web.post("/api/models/load/{id:.+}", admin.load),
-            web.route("*", "/upstream/{rest:.*}", inference.upstream),
+            web.route("*", "/upstream/{rest:.*}", upstream.upstream),
             web.get("/health", admin.health),
             web.get("/healthz", admin.healthz),
             web.get("/ready", admin.ready),

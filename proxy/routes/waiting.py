@@ -17,7 +17,7 @@ from aiohttp import web
 from proxy.config import Config
 from proxy.forward import EVENTS, Errand, cut
 from proxy.pool import Pool
-from proxy.routes.keys import CONFIG, POOL
+from proxy.routes.keys import POOL
 from proxy.scheduler import Outlook, WaitsFor
 from proxy.seat import Lease
 from proxy.ticket import Ticket
@@ -29,7 +29,7 @@ CHAT = "/chat/completions"
 
 async def take_turn(errand: Errand, ticket: Ticket) -> Lease:
     """Wait for the ticket's turn. Raises what `Ticket.lease` raises."""
-    config = errand.request.app[CONFIG]
+    config = errand.config
     if not _is_told(errand, config):
         return await ticket.lease()
     if not ticket.seat.done() and errand.response is None:
@@ -62,7 +62,7 @@ class _Notes:
     """What one waiting client is told."""
 
     def __init__(self, errand: Errand, ticket: Ticket) -> None:
-        config = errand.request.app[CONFIG]
+        config = errand.config
         model = config.models[errand.model_id]
         self._errand = errand
         self._ticket = ticket

@@ -44,7 +44,8 @@ async def open_door(config: str, folder: Path) -> AsyncIterator[aiohttp.ClientSe
     app = web.Application(
         middlewares=[middleware.preflight, middleware.errors_as_json, access.require_key]
     )
-    app[CONFIG], _ = load_config(path)
+    config, _ = load_config(path)
+    app[CONFIG] = lambda: config
     app.router.add_route("*", "/{path:.*}", tell)
     runner = web.AppRunner(app)
     await runner.setup()
