@@ -10,7 +10,7 @@ from proxy.metrics import Metrics
 from proxy.pool import Pool
 from proxy.swaps import SwapLog
 
-CONFIG = web.AppKey("config", Callable[[], Config])
+CONFIG: web.AppKey[Callable[[], Config]] = web.AppKey("config")
 POOL = web.AppKey("pool", Pool)
 HUB = web.AppKey("hub", LogHub)
 SWAPS = web.AppKey("swaps", SwapLog)
