@@ -8,8 +8,9 @@ from aiohttp import web
 
 from proxy.body import read_blindly
 from proxy.config import Config
-from proxy.routes.inference import errand_for, no_such_model, serve, target
+from proxy.routes.inference import errand_for, no_such_model, target
 from proxy.routes.keys import config_of
+from proxy.routes.serving import serve
 
 
 async def upstream(request: web.Request) -> web.StreamResponse:
