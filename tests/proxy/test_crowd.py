@@ -133,33 +133,34 @@ async def test_nothing_that_belongs_to_who_has_left_is_kept(
 ) -> None:
     """Neither his ticket nor his request nor a task of his: garbage, once he is gone."""
     held, count = gate(), min(400, room // 2)
+    before = alive()  # pytest keeps the frames of tests that failed, and all that is in them
     async with served(CONFIG, tmp_path) as hotseat, asyncio.TaskGroup() as tasks:
         first = tasks.create_task(hotseat.chat("a", gate=str(held.path)))
         await held.reached()
         crowd = Crowd(hotseat)
         await crowd.gather(count)
-        during = alive()
+        during = alive() - before
         crowd.leave()
         while (await hotseat.get("/metrics")).body.count(f'status="499"}} {count / 2}') < 2:
             pass
         assert min(during["Ticket"], during["Errand"], during["Request"]) >= count
-        while not all_gone(after := alive()) or during["Task"] - after["Task"] < count:
+        while not all_gone(after := alive() - before) or during["Task"] - after["Task"] < count:
             assert await waiting(hotseat) == 0  # a round trip, in which tasks go on to their end
         held.open()
 
         assert (await first).status == 200
 
 
-def all_gone(after: dict[str, int]) -> bool:
-    """Tell whether only the first one is left, and whoever asks for the queue."""
-    return (after["Ticket"], after["Errand"]) == (1, 1) and after["Request"] <= 2
-
-
-def alive() -> dict[str, int]:
+def alive() -> Counter[str]:
     """Count what exists of each kind once garbage is collected."""
     gc.collect()
     found = Counter(type(one) for one in gc.get_objects())
-    return {kind.__name__: found[kind] for kind in (Ticket, Errand, web.Request, asyncio.Task)}
+    return Counter({k.__name__: found[k] for k in (Ticket, Errand, web.Request, asyncio.Task)})
+
+
+def all_gone(after: Counter[str]) -> bool:
+    """Tell whether only the first one is left, and whoever asks for the queue."""
+    return (after["Ticket"], after["Errand"]) == (1, 1) and after["Request"] <= 2
 
 
 async def test_those_who_stay_are_served_though_every_second_leaves(
