@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STORIES = ["test_table.py", "test_bytes.py", "test_wishes.py"]
+STORIES = ["test_table.py", "test_bytes.py", "test_wishes.py", "test_company.py"]
 SUITES = [STORIES, ["test_machine.py"], ["test_eviction.py"], ["test_fairness.py"]]
 LIMIT_S = 300
 
@@ -73,8 +73,8 @@ MUTANTS = [
     Mutant(
         "evicts more than is needed: forgets who drains already",
         "settle.py",
-        "need = missing(head.lack, drained)\n",
-        "need = head.lack\n",
+        "need = _still_lacking(head, draining)\n",
+        "need = _still_lacking(head, [])\n",
     ),
     Mutant(
         "evicts one victim too many",
@@ -181,8 +181,8 @@ MUTANTS = [
     Mutant(
         "no patience at all",
         "settle.py",
-        "            w for w in candidates if not state.is_idle(w) and now >= spared_until(state, w, head)",
-        "            w for w in candidates if not state.is_idle(w)",
+        "[w for w in candidates if not state.is_idle(w) and now >= spared_until(state, w, head)]",
+        "[w for w in candidates if not state.is_idle(w)]",
     ),
     Mutant(
         "patience never ends",
@@ -235,8 +235,8 @@ MUTANTS = [
     Mutant(
         "who needs much sets nothing aside while he must wait",
         "line.py",
-        "        if must_wait:\n            self._awaited.update(demand)\n            return None",
-        "        if must_wait:\n            return None",
+        "        if in_the_way is None or not is_clear:\n            self._awaited.update(demand)\n",
+        "        if in_the_way is None or not is_clear:\n",
     ),
     Mutant(
         "who has just lost the seat stands first in line",
@@ -319,8 +319,8 @@ MUTANTS = [
     Mutant(
         "reprieves those that the head still needs",
         "settle.py",
-        "        if not missing(need, total(rest)):",
-        "        if True:",
+        "worker in head.expels or _still_lacking(head, rest) for head",
+        "worker in head.expels for head",
     ),
     Mutant(
         "one reprieve too many",
@@ -625,7 +625,7 @@ MUTANTS = [
     Mutant(
         "who must grow asks for all of it again",
         "line.py",
-        "demand = state.growth(worker) if worker is not None and seated else state.demand(model)",
+        "demand = state.growth(seated) if seated is not None else state.demand(model)",
         "demand = state.demand(model)",
     ),
     Mutant(
@@ -859,8 +859,8 @@ MUTANTS = [
     Mutant(
         "a reload forgets the budget",
         "core.py",
-        "        state.budget = event.budget\n",
-        "",
+        "state.budget, state.company = event.budget, event.company",
+        "state.company = event.company",
     ),
     Mutant(
         "a reload retires the unchanged",
@@ -1011,6 +1011,240 @@ MUTANTS = [
         "core.py",
         "        self.state.has_less_room = True\n        self._hand.turns = None",
         "        self.state.has_less_room = True",
+    ),
+    Mutant(
+        "company: a group that swaps lets its members sit together",
+        "company.py",
+        "[] if group.swap else [group]",
+        "[group]",
+    ),
+    Mutant(
+        "company: a group that does not swap expels its own",
+        "company.py",
+        "[] if group.swap else [group]",
+        "[]",
+    ),
+    Mutant(
+        "company: who is exclusive expels nobody",
+        "company.py",
+        "if other.persistent or not group.exclusive]",
+        "]",
+    ),
+    Mutant(
+        "company: who is not exclusive expels the others too",
+        "company.py",
+        "if other.persistent or not group.exclusive]",
+        "if other.persistent]",
+    ),
+    Mutant(
+        "company: who is persistent is expelled",
+        "company.py",
+        "if other.persistent or not group.exclusive]",
+        "if not group.exclusive]",
+    ),
+    Mutant(
+        "company: who is in no group sits beside whom he likes",
+        "company.py",
+        "    groups.append(Group(",
+        "    groups.append(Group(swap=False, members=",
+    ),
+    Mutant(
+        "company: one of a group loads beside its former self",
+        "company.py",
+        "(stay - {name},)",
+        "(stay,)",
+    ),
+    Mutant(
+        "company: in no set a model sits beside anybody",
+        "company.py",
+        "some or (frozenset(),)",
+        "some or (frozenset(ways) - {name},)",
+    ),
+    Mutant(
+        "company: costs do not count",
+        "company.py",
+        "company.evict_costs.get(o.name, 1)",
+        "1",
+    ),
+    Mutant(
+        "company: who leaves anyway costs as much",
+        "company.py",
+        " if not o.goes_anyway",
+        "",
+    ),
+    Mutant(
+        "company: does not prefer that fewer go",
+        "company.py",
+        "            len(expelled),\n",
+        "",
+    ),
+    Mutant(
+        "company: does not prefer that idle ones go",
+        "company.py",
+        "            sum(one.is_busy for one in expelled),\n",
+        "",
+    ),
+    Mutant(
+        "company: expels the most recently used",
+        "company.py",
+        "max((one.last_used",
+        "-max((one.last_used",
+    ),
+    Mutant(
+        "company: takes the last of equal sets",
+        "company.py",
+        "return min(ways, key=price)",
+        "return min(reversed(ways), key=price)",
+    ),
+    Mutant(
+        "company: nobody is expelled unless memory lacks",
+        "line.py",
+        "bool(self.lack or self.expels)",
+        "bool(self.lack)",
+    ),
+    Mutant(
+        "company: loads while an expelled one is there",
+        "line.py",
+        "fits_now = not in_the_way and fits(",
+        "fits_now = fits(",
+    ),
+    Mutant(
+        "company: whom somebody before would expel overtakes",
+        "line.py",
+        "if not is_welcome or not self._growing",
+        "if not self._growing",
+    ),
+    Mutant(
+        "company: who grows is expelled by who stands behind",
+        "line.py",
+        "if not is_welcome or not self._growing.isdisjoint(in_the_way):",
+        "if not is_welcome:",
+    ),
+    Mutant(
+        "company: only the last before has a say",
+        "line.py",
+        "beside if self._welcome is None else self._welcome & beside",
+        "beside",
+    ),
+    Mutant(
+        "company: who must wait has no say",
+        "line.py",
+        "        in_the_way = self._guests.receive(model, seated) if self._guests is not None else ()\n        if self._is_closed and model.demand:\n            return None\n",
+        "        if self._is_closed and model.demand:\n            return None\n        in_the_way = self._guests.receive(model, seated) if self._guests is not None else ()\n",
+    ),
+    Mutant(
+        "company: who is not welcome has no say",
+        "line.py",
+        "        if not is_welcome and not self._welcome:",
+        "        if not is_welcome:",
+    ),
+    Mutant(
+        "company: a pinned one expels",
+        "line.py",
+        "        if model.pinned:\n            return ()\n",
+        "",
+    ),
+    Mutant(
+        "company: a pinned one is expelled",
+        "line.py",
+        "if w.is_charged and not w.model.pinned]",
+        "if w.is_charged]",
+    ),
+    Mutant(
+        "company: a stuck one is in the way for ever",
+        "line.py",
+        "[w for w in workers if not w.is_stuck]",
+        "workers",
+    ),
+    Mutant(
+        "company: who grows expels others",
+        "line.py",
+        "            self._growing.add(seated)\n            return ()\n",
+        "            self._growing.add(seated)\n",
+    ),
+    Mutant(
+        "company: the choice goes back and forth though one drains",
+        "line.py",
+        "{w for w in self._there if w.phase is Phase.DRAINING}",
+        "set[Worker]()",
+    ),
+    Mutant(
+        "company: whom another expels costs as much",
+        "line.py",
+        "        self._going.update(in_the_way)\n",
+        "",
+    ),
+    Mutant(
+        "company: who is leaving has a say in the choice",
+        "line.py",
+        "            for w in self._there\n            if not w.is_leaving\n",
+        "            for w in self._there\n",
+    ),
+    Mutant(
+        "company: who has just loaded counts as never used",
+        "line.py",
+        "max(w.idle_since, w.load_began)",
+        "w.idle_since",
+    ),
+    Mutant(
+        "company: the choice is not made anew",
+        "settle.py",
+        "if hand.turns is None or state.company.has_choice:",
+        "if hand.turns is None:",
+    ),
+    Mutant(
+        "company: reprieves whom a head expels",
+        "settle.py",
+        "worker in head.expels or _still_lacking",
+        "_still_lacking",
+    ),
+    Mutant(
+        "company: memory of the expelled is not counted on",
+        "settle.py",
+        "{*gone, *head.expels}",
+        "gone",
+    ),
+    Mutant(
+        "company: two that expel each other load at once",
+        "settle.py",
+        "            if hand.state.company.beside:\n                return True  # who comes next may have to expel it\n",
+        "",
+    ),
+    Mutant(
+        "company: expels before all can go",
+        "settle.py",
+        "    if not all(w in idle or w in busy for w in expelled):\n        return []\n",
+        "",
+    ),
+    Mutant(
+        "company: counts the expelled as victims for memory",
+        "settle.py",
+        "    idle, busy = ([w for w in some if w not in expelled] for some in (idle, busy))\n",
+        "",
+    ),
+    Mutant(
+        "company: expels though memory will lack",
+        "settle.py",
+        "return [*expelled, *victims] if victims or not need else []",
+        "return [*expelled, *victims]",
+    ),
+    Mutant(
+        "company: nobody is told whom he waits for",
+        "forecast.py",
+        "worker in turn.in_the_way or not",
+        "not",
+    ),
+    Mutant(
+        "company: the forecast takes the shortest stay",
+        "forecast.py",
+        "return max([*expelled, min(giving, default=0.0)])",
+        "return min([*expelled, *giving], default=0.0)",
+    ),
+    Mutant(
+        "company: a reload forgets the rules",
+        "core.py",
+        "state.budget, state.company = event.budget, event.company",
+        "state.budget = event.budget",
     ),
 ]
 

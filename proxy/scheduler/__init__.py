@@ -26,6 +26,16 @@ and go on: a seated model serves until it falls idle, or until who needs its mem
 its patience (counted anew when a seated model becomes ready, so that every load serves somebody).
 Then it drains, and its requests queue.
 
+**Company.** There may be rules who sits beside whom, of groups or of sets that may be there at
+once. They count when a model loads, whoever comes after it, and never for a pinned one, which
+expels nobody and is expelled by nobody. Who may not be there leaves as if its memory were needed,
+all at once, and the load waits for that; only then victims are chosen for the memory that is still
+missing. Of several sets the one is chosen that costs those who are there least, and who leaves
+anyway costs nothing. Nobody loads whom somebody before him in the line would expel, or who expels
+somebody there who stands in it. A request for a model that is READY expels nobody, whatever came
+to sit beside it since. Who is stuck is no company any more: it serves nobody, and as far as its
+memory is counted it stays charged.
+
 **Victims.** Idle before busy, as few as make enough room, those that are the quickest to bring
 back, then the least memory, then the least recently used; never a pinned one; never one with a
 lease: it drains. When more is promised than there is (the budget shrank, a worker holds more than
@@ -39,6 +49,7 @@ is never refused for it.
 """
 
 from proxy.scheduler.amounts import larger, missing, total
+from proxy.scheduler.company import Group, by_groups, by_sets
 from proxy.scheduler.core import Scheduler
 from proxy.scheduler.forecast import Outlook, WaitsFor, outlook_of, outlooks
 from proxy.scheduler.queue import PRIORITY_S
@@ -49,6 +60,7 @@ from proxy.scheduler.types import (
     BudgetChanged,
     Cause,
     Command,
+    Company,
     Demand,
     Device,
     Ended,
@@ -83,12 +95,14 @@ __all__ = [
     "BudgetChanged",
     "Cause",
     "Command",
+    "Company",
     "Demand",
     "Device",
     "Ended",
     "Event",
     "Exited",
     "Grant",
+    "Group",
     "Left",
     "Load",
     "Measured",
@@ -113,6 +127,8 @@ __all__ = [
     "Woke",
     "Worker",
     "WorkerId",
+    "by_groups",
+    "by_sets",
     "larger",
     "missing",
     "outlook_of",

@@ -14,6 +14,7 @@ from proxy.scheduler.types import (
     BudgetChanged,
     Cause,
     Command,
+    Company,
     Demand,
     Ended,
     Event,
@@ -44,8 +45,10 @@ NEWEST_WEIGHS = 0.3  # in the smoothed service time
 class Scheduler:
     """Decides; the package docstring has the rules, and `handle` is the door."""
 
-    def __init__(self, models: list[Model], budget: Demand) -> None:
-        self.state = State({model.name: model for model in models}, budget)
+    def __init__(
+        self, models: list[Model], budget: Demand, company: Company | None = None
+    ) -> None:
+        self.state = State({model.name: model for model in models}, budget, company or Company())
         self._hand = Hand(self.state)
         self._alarm: float | None = None
         self._is_shutting_down = False
@@ -276,7 +279,7 @@ class Scheduler:
 
     def _reloaded(self, event: Reloaded) -> None:
         state = self.state
-        state.budget = event.budget
+        state.budget, state.company = event.budget, event.company
         self._look_anew()
         kept = {model.name for model in event.models} - event.changed
         for name in [name for name in state.models if name not in kept]:

@@ -124,9 +124,13 @@ def _obstacle(
         return WaitsFor.LOAD if loads else WaitsFor.REQUESTS, ()
     if not turn.may_take:
         return WaitsFor.START, ()
-    in_the_way = [w for w in state.workers.values() if w.is_charged and not w.model.pinned]
-    named = (w.model.name for w in in_the_way if not turn.demand.keys().isdisjoint(w.charge))
+    there = [w for w in state.workers.values() if w.is_charged and not w.model.pinned]
+    named = [w.model.name for w in there if _is_in_the_way(w, turn)]
     return WaitsFor.ROOM, tuple(name for name in named if name != model.name)
+
+
+def _is_in_the_way(worker: Worker, turn: Turn) -> bool:
+    return worker in turn.in_the_way or not turn.demand.keys().isdisjoint(worker.charge)
 
 
 def _start_s(state: State, model: Model, now: float) -> float | None:
@@ -160,13 +164,15 @@ def _load_left_s(state: State, worker: Worker, now: float) -> float | None:
 def _leaving_s(state: State, first: Model, now: float) -> float:
     """Tell how long those who sit will go on, before the first of the line gets their memory."""
     turn = next((turn for turn in turns(state) if turn.model is first), None)
-    if turn is None or not turn.lack:
+    if turn is None or not (turn.lack or turn.expels):
         return 0.0
-    sitting = [w for w in evictable(state, turn) if not turn.lack.keys().isdisjoint(w.charge)]
-    stays = (
-        min(max(0.0, spared_until(state, w, turn) - now), _work_s(state, w.model)) for w in sitting
-    )
-    return min(stays, default=0.0)
+    stays = {
+        w: min(max(0.0, spared_until(state, w, turn) - now), _work_s(state, w.model))
+        for w in evictable(state, turn)
+    }
+    expelled = [stay_s for w, stay_s in stays.items() if w in turn.expels]
+    giving = [s for w, s in stays.items() if not turn.lack.keys().isdisjoint(w.charge)]
+    return max([*expelled, min(giving, default=0.0)])
 
 
 def _work_s(state: State, model: Model) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from proxy.scheduler.amounts import missing, total
 from proxy.scheduler.eviction import choose_victims
 from proxy.scheduler.hand import Hand
@@ -106,7 +108,7 @@ def _lined_up(hand: Hand, now: float) -> list[Turn]:
         if place != known:
             hand.line_up(name, place)
     state.stirred = set()
-    if hand.turns is None:
+    if hand.turns is None or state.company.has_choice:  # which goes by who is busy
         hand.turns = turns(state)
     return hand.turns
 
@@ -116,15 +118,20 @@ def _reprieve(hand: Hand, line: list[Turn]) -> bool:
     draining = hand.state.draining()
     if not draining:
         return False
-    need = total(turn.lack for turn in line if turn.may_take)
+    heads = [turn for turn in line if turn.is_head]
     spared: list[Worker] = []
     for worker in sorted(draining, key=lambda w: -len(w.leases)):
-        rest = [w.charge for w in draining if w is not worker and w not in spared]
-        if not missing(need, total(rest)):
+        rest = [w for w in draining if w is not worker and w not in spared]
+        if not any(worker in head.expels or _still_lacking(head, rest) for head in heads):
             spared.append(worker)
     for worker in spared:
         hand.reprieve(worker)
     return bool(spared)
+
+
+def _still_lacking(head: Turn, gone: Iterable[Worker]) -> Demand:
+    """Tell what memory the head lacks when these have left, and all whom it expels."""
+    return missing(head.lack, total(w.charge for w in {*gone, *head.expels}))
 
 
 def _use_memory(hand: Hand, line: list[Turn], now: float) -> bool:
@@ -136,6 +143,8 @@ def _use_memory(hand: Hand, line: list[Turn], now: float) -> bool:
             hand.prepare(turn.model, now)
         elif turn.fits and worker.phase is Phase.PREPARED:
             hand.load(worker, turn.demand, now)
+            if hand.state.company.beside:
+                return True  # who comes next may have to expel it
         elif turn.fits and worker.phase is Phase.READY:
             hand.grow(worker, turn.demand)
             return True  # it serves now, and may want to grow again before others have theirs
@@ -152,24 +161,31 @@ def _make_room(hand: Hand, line: list[Turn], now: float) -> bool:
 
     One head at a time: who goes for it may make room for the next one too.
     """
-    state = hand.state
-    heads = [turn for turn in line if turn.lack and turn.may_take]
-    drained = total(w.charge for w in state.draining()) if heads else {}
+    heads = [turn for turn in line if turn.is_head]
+    draining = hand.state.draining() if heads else []
     for head in heads:
-        need = missing(head.lack, drained)
-        if not need:
-            continue
-        candidates = evictable(state, head)
-        idle = [w for w in candidates if state.is_idle(w)]
-        busy = [
-            w for w in candidates if not state.is_idle(w) and now >= spared_until(state, w, head)
-        ]
-        victims = _victims(state, idle, busy, need)
-        for victim in victims:
-            hand.evict(victim, head.model.name, now)
-        if victims:
+        going = _going_for(hand.state, head, draining, now)
+        for worker in going:
+            hand.evict(worker, head.model.name, now)
+        if going:
             return True
     return False
+
+
+def _going_for(state: State, head: Turn, draining: list[Worker], now: float) -> list[Worker]:
+    """Choose who goes: all whom the head expels, and victims for its memory; or nobody yet."""
+    expelled = [w for w in head.expels if w.phase is not Phase.DRAINING]
+    need = _still_lacking(head, draining)
+    if not need and not expelled:
+        return []
+    candidates = evictable(state, head)
+    idle = [w for w in candidates if state.is_idle(w)]
+    busy = [w for w in candidates if not state.is_idle(w) and now >= spared_until(state, w, head)]
+    if not all(w in idle or w in busy for w in expelled):
+        return []
+    idle, busy = ([w for w in some if w not in expelled] for some in (idle, busy))
+    victims = _victims(state, idle, busy, need)
+    return [*expelled, *victims] if victims or not need else []
 
 
 def _victims(state: State, idle: list[Worker], busy: list[Worker], need: Demand) -> list[Worker]:

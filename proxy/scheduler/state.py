@@ -11,6 +11,7 @@ from proxy.scheduler.queue import PRIORITY_S, Queue
 from proxy.scheduler.types import (
     Arrived,
     Cause,
+    Company,
     Demand,
     Device,
     Model,
@@ -121,6 +122,7 @@ class State:
 
     models: dict[ModelName, Model]
     budget: Demand
+    company: Company = field(default_factory=Company)
     workers: dict[WorkerId, Worker] = field(default_factory=dict)
     queues: dict[ModelName, Queue] = field(default_factory=dict)
     where: dict[TicketId, ModelName] = field(default_factory=dict)  # whom each ticket is for

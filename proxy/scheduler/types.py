@@ -67,6 +67,19 @@ class Model:
     service_s: float | None = None  # likewise, of a request
 
 
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Who may be seated beside whom; without rules anybody, as far as there is memory."""
+
+    beside: Mapping[ModelName, tuple[frozenset[ModelName], ...]] = field(default_factory=dict)
+    """For each model the sets of others, one of which may stay when it loads."""
+    evict_costs: Mapping[ModelName, int] = field(default_factory=dict)  # else 1
+
+    @property
+    def has_choice(self) -> bool:
+        return any(len(ways) > 1 for ways in self.beside.values())
+
+
 # What happened.
 
 
@@ -163,6 +176,7 @@ class Reloaded:
     budget: Demand
     changed: frozenset[ModelName]
     deadline: float
+    company: Company = field(default_factory=Company)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from proxy.scheduler import (
     TicketId,
     WorkerId,
 )
+from tests.scheduler.rules import Anybody, Rules
 
 
 def summed(demands: Iterable[Demand]) -> Demand:
@@ -124,8 +125,11 @@ class Place:
 class Books:
     """The facts; `listener.py` judges them."""
 
-    def __init__(self, models: Iterable[Model], budget: Demand) -> None:
+    def __init__(
+        self, models: Iterable[Model], budget: Demand, rules: Rules | None = None
+    ) -> None:
         self.now = 0.0
+        self.rules = rules or Anybody()
         self.budget = budget
         self.models = {model.name: model for model in models}
         self.waiting: dict[ModelName, list[Waiter]] = {name: [] for name in self.models}
@@ -177,6 +181,11 @@ class Books:
         front = self.front(process.name)
         waiting = [front.asked.priority] if front is not None else []
         return max([*process.leases.values(), *waiting], default=0)
+
+    def company(self) -> list[Process]:
+        """List who is there for the rules of company."""
+        there = [p for p in self.processes.values() if p.is_charged and not p.is_stuck]
+        return [p for p in there if not self.model(p).pinned]
 
     # Memory
 

@@ -30,16 +30,24 @@ from tests.scheduler.batch import Batch
 from tests.scheduler.books import Books, Place, Process, less, short, summed
 from tests.scheduler.hearing import Due, hear
 from tests.scheduler.prospects import check_outlooks
-from tests.scheduler.standing import Standing, evictable, spared_until, standings
+from tests.scheduler.rules import Anybody, Rules, least_cost
+from tests.scheduler.standing import (
+    Standing,
+    evictable,
+    spared_until,
+    standings,
+    still_lacking,
+)
 from tests.scheduler.victims import check_shrinking, check_victims, excess
 
 
 class Listener:
     """Passes events on to a scheduler, and complains where an answer breaks a rule."""
 
-    def __init__(self, models: list[Model], budget: Demand) -> None:
-        self.scheduler = Scheduler(models, budget)
-        self.books = Books(models, budget)
+    def __init__(self, models: list[Model], budget: Demand, rules: Rules | None = None) -> None:
+        rules = rules or Anybody()
+        self.scheduler = Scheduler(models, budget, rules.told())
+        self.books = Books(models, budget, rules)
         self.alarm: float | None = None
         self.loads_count = 0
         self._lost: list[Arrived] = []  # refused, as somebody's pinned room or own seat went away
@@ -153,6 +161,7 @@ class Listener:
             self._check_nobody_is_overtaken(
                 process.charge, before[: before.index(process.name)], [*batch.loads]
             )
+        self._check_company(batch)
         for worker in demands:
             books.line.pop(books.processes[worker].name, None)
         self.loads_count += len(batch.loads)
@@ -166,6 +175,29 @@ class Listener:
         set_aside = [books.demand(name) for name in before if name not in loaded]
         left = less(books.free(), summed(set_aside))
         assert all(left.get(device, 0) >= 0 for device, amount in taken.items() if amount)
+
+    def _check_company(self, batch: Batch) -> None:
+        """Check that nobody loads beside whom he expels, nor to the cost of who stands before."""
+        books, loading = self.books, [self.books.processes[worker] for worker in batch.loads]
+        if isinstance(books.rules, Anybody):
+            return
+        there = [p for p in books.company() if p not in loading]
+        names = {p.name for p in loading}
+        for process in loading:
+            if books.models[process.name].pinned:
+                continue
+            sitting = [p.name for p in there]
+            assert process.name not in sitting, "beside its own former self"
+            assert not least_cost(books.rules, process.name, sitting), "beside whom it expels"
+            line = list(books.line)
+            for name in line[: line.index(process.name)]:
+                is_there = name in names or books.models[name].pinned or books.seat(name)
+                if not is_there:
+                    staying = [p.name for p in there if not (p.is_leaving or p.drains)]
+                    cost = least_cost(books.rules, name, staying)
+                    more = least_cost(books.rules, name, [*staying, process.name])
+                    assert more == cost, "who stands before has to pay for it"
+            there.append(process)
 
     def _check_grants(self, batch: Batch) -> None:
         books = self.books
@@ -238,7 +270,8 @@ class Listener:
         books = self.books
         charged = books.charged()
         sums = [f"{charged.get(on, 0)}/{amount} of {on}" for on, amount in books.budget.items()]
-        return f"| {sum(map(len, books.waiting.values()))} waiting | {', '.join(sums)}>"
+        told = ", ".join(sums) or "no budget"
+        return f"| {sum(map(len, books.waiting.values()))} waiting | {told}>"
 
     def _newly_coming(self, batch: Batch) -> list[ModelName]:
         processes = [self.books.processes[worker] for worker in batch.prepares]
@@ -262,29 +295,33 @@ class Listener:
 
     def _check_drains(self, heads: list[Standing]) -> None:
         """Check that each draining worker is still needed."""
-        need = summed(head.lack for head in heads)
         draining = [p for p in self.books.processes.values() if p.drains and not p.is_leaving]
         for process in draining:
             assert process.leases
             assert not self.books.model(process).pinned
-            rest = summed(p.charge for p in draining if p is not process)
-            assert short(need, rest), "it drains for nothing"
+            rest = {p for p in draining if p is not process}
+            assert any(process in h.expels or still_lacking(h, rest) for h in heads), (
+                "it drains for nothing"
+            )
 
     def _check_room_is_made(self, head: Standing) -> None:
         """Check that the head does not wait for nothing, nor longer than its patience."""
         books = self.books
-        drained = summed(p.charge for p in books.processes.values() if p.drains)
-        need = short(head.lack, drained)
-        if not need:
+        drained = {p for p in books.processes.values() if p.drains}
+        need, expelled = still_lacking(head, drained), head.expels - drained
+        if not need and not expelled:
             return
         candidates = evictable(books, head)
+        if not expelled <= {*candidates}:
+            return  # somebody loads, and will serve those who wait for him first
         assert any(p.is_charged for p in books.processes.values() if p is not head.process), (
             "it waits for nobody"
         )
         due = {p: -math.inf for p in candidates if books.is_idle(p)}
         due |= {p: spared_until(books, p, head) for p in candidates if p not in due}
         for when in sorted({*due.values(), -math.inf}):
-            if not short(need, summed(p.charge for p in candidates if due[p] <= when)):
+            able = {p for p in candidates if due[p] <= when}
+            if expelled <= able and not short(need, summed(p.charge for p in able - expelled)):
                 self._check_alarm(when)
                 return
 

@@ -10,6 +10,7 @@ from proxy.scheduler import (
     BecameReady,
     BudgetChanged,
     Command,
+    Company,
     Demand,
     Device,
     Ended,
@@ -63,8 +64,13 @@ class Play:
     A worker is written `a#1`: its model, and its number in the order of the processes.
     """
 
-    def __init__(self, *models: Model, budget: int | Mapping[str, int] = 1) -> None:
-        self.scheduler = Scheduler(list(models), amounts(budget))
+    def __init__(
+        self,
+        *models: Model,
+        budget: int | Mapping[str, int] = 1,
+        company: Company | None = None,
+    ) -> None:
+        self.scheduler = Scheduler(list(models), amounts(budget), company)
         self.now = 0.0
         self.alarm: float | None = None
         self._names: dict[WorkerId, str] = {}
@@ -134,9 +140,11 @@ class Play:
         budget: int | Mapping[str, int] = 1,
         changed: Iterable[str] = (),
         by: float = 1000,
+        company: Company | None = None,
     ) -> Self:
         names = frozenset(map(ModelName, changed))
-        return self._tell(Reloaded(models, amounts(budget), names, by))
+        event = Reloaded(models, amounts(budget), names, by, company or Company())
+        return self._tell(event)
 
     def unload(self, name: str | None, by: float) -> Self:
         return self._tell(UnloadAsked(None if name is None else ModelName(name), by))

@@ -23,6 +23,7 @@ from proxy.scheduler import (
     Ended,
     Event,
     Exited,
+    Group,
     Left,
     Measured,
     Model,
@@ -38,6 +39,7 @@ from proxy.scheduler import (
 )
 from tests.scheduler.books import Process
 from tests.scheduler.listener import Listener
+from tests.scheduler.rules import NAMES, Anybody, Groups, Rules, Sets
 
 SECONDS = st.sampled_from([0.5, 1.0, 2.0, 5.0])
 AMOUNTS = st.sampled_from([0, 1, 2, 2, 2, 3, 3, 4, 5, 6])  # mixed, to need several victims
@@ -79,13 +81,38 @@ def models(draw, name: str, budget: Demand) -> Model:
 
 
 @st.composite
-def plans(draw) -> tuple[list[Model], Demand]:
-    """Draw a configuration: one seat, or bytes of one to three devices."""
+def rules(draw) -> Rules:
+    """Draw who may be seated beside whom."""
+    match draw(st.sampled_from(["anybody", "groups", "sets"])):
+        case "groups":
+            flags = st.tuples(st.booleans(), st.booleans(), st.integers(0, 3).map(lambda n: n > 2))
+            homes = [draw(st.integers(0, 3)) for _ in NAMES]  # 3: in no group
+            members = [
+                [n for n, at in zip(NAMES, homes, strict=True) if at == g] for g in range(3)
+            ]
+            return Groups([Group(tuple(some), *draw(flags)) for some in members if some])
+        case "sets":
+            some = st.sets(st.sampled_from(NAMES), min_size=1, max_size=4).map(frozenset)
+            sets = draw(st.lists(some, min_size=1, max_size=6, unique=True))
+            costs = st.dictionaries(st.sampled_from(NAMES), st.integers(1, 3), max_size=3)
+            return Sets(sets, draw(costs))
+        case _:
+            return Anybody()
+
+
+@st.composite
+def plans(draw) -> tuple[list[Model], Demand, Rules]:
+    """Draw a configuration: one seat, or bytes of one to three devices; rules of company.
+
+    Where there are rules, nothing at all may be counted.
+    """
+    known = draw(rules())
     kinds = [[GPU], [GPU], [GPU, HOST], [GPU, OTHER_GPU], [GPU, OTHER_GPU, HOST]]
-    devices = draw(st.sampled_from([[SEAT], *kinds]))
+    bare = [[SEAT]] if isinstance(known, Anybody) else [[], [], []]
+    devices = draw(st.sampled_from([*bare, *kinds]))
     budget = SEATS if devices == [SEAT] else {on: draw(st.integers(5, 7)) for on in devices}
-    names = "abcde"[: draw(st.integers(2, 5))]
-    return _fearless_beside_pins(draw(models(name, budget)) for name in names), budget
+    names = NAMES[: draw(st.integers(2, 5))]
+    return _fearless_beside_pins(draw(models(name, budget)) for name in names), budget, known
 
 
 def _fearless_beside_pins(those: Iterable[Model]) -> list[Model]:
@@ -110,7 +137,7 @@ class Shell(RuleBasedStateMachine):
 
     @initialize(plan=plans(), warm=st.lists(st.tuples(ANY, SECONDS, st.booleans()), max_size=6))
     def configure(
-        self, plan: tuple[list[Model], Demand], warm: list[tuple[int, float, bool]]
+        self, plan: tuple[list[Model], Demand, Rules], warm: list[tuple[int, float, bool]]
     ) -> None:
         """Start with some models loaded, which took them some time, and some of them idle."""
         self.budget = plan[1]
@@ -148,9 +175,9 @@ class Shell(RuleBasedStateMachine):
     def arrive_with_wishes(
         self, which: int, priority: int, keep_alive_s: float | None, more: int, device: int
     ) -> None:
-        name, on = self.name(which), _pick(list(self.budget), device)
+        name, on = self.name(which), _pick(list(self.budget) or [GPU], device)
         known = self.books.models[name].demand if name in self.books.models else {}
-        grows = more and self.budget is not SEATS
+        grows = more and self.budget and self.budget is not SEATS
         demand = {**known, on: known.get(on, 0) + more} if grows else {}
         self.tell(Arrived(self.new_ticket(), name, priority, demand, keep_alive_s))
 
@@ -205,11 +232,11 @@ class Shell(RuleBasedStateMachine):
         amount=st.sampled_from([4, 5, 6, 7, 7, 8, 9]),
     )
     def learn_of_memory(self, kind: str, which: int, device: int, by: int, amount: int) -> None:
-        on = _pick(list(self.budget), device)
+        on = _pick(list(self.budget) or [GPU], device)
         match kind:
-            case "measured" if self.budget is not SEATS:
+            case "measured" if self.budget and self.budget is not SEATS:
                 self._measure(_pick(list(self.books.processes.values()), which), on, by)
-            case "budget" if self.budget is not SEATS:
+            case "budget" if self.budget and self.budget is not SEATS:
                 self.tell(BudgetChanged({**self.books.budget, on: amount}))
             case "stuck" if self.stopping():
                 self.tell(Stuck(_pick(self.stopping(), which)))
@@ -262,13 +289,13 @@ class Shell(RuleBasedStateMachine):
             case "shut down" if self.steps_count > 60:
                 self.tell(ShutdownAsked(deadline))
             case "reload":
-                kind = data.draw(st.sampled_from(["same", "changed", "gone", "new"]))
+                kind = data.draw(st.sampled_from(["same", "changed", "gone", "new", "rules"]))
                 self._reload(kind, self.name(which), deadline, data.draw)
             case "late":
                 self._hear_late(which)
 
     def _reload(self, kind: str, name: ModelName, deadline: float, draw) -> None:
-        """Change one model, or take it away, or bring one; or change little, and no model."""
+        """Change one model, or take it away, or bring one; or the rules; or little."""
         known, changed = dict(self.books.models), set[ModelName]()
         match kind:
             case "same" if name in known:
@@ -280,9 +307,11 @@ class Shell(RuleBasedStateMachine):
                 known.pop(name, None)
             case "new":
                 known.setdefault(name, draw(models(name, self.budget)))
-        budget = self.books.budget
+            case "rules":
+                self.books.rules = draw(rules())
+        budget, company = self.books.budget, self.books.rules.told()
         new = tuple(_fearless_beside_pins(known.values()))
-        self.tell(Reloaded(new, budget, frozenset(changed), deadline))
+        self.tell(Reloaded(new, budget, frozenset(changed), deadline, company))
 
     def _hear_late(self, which: int) -> None:
         """Hear of processes that were told to stop, or are gone already, and of no alarm."""
@@ -333,7 +362,7 @@ class Shell(RuleBasedStateMachine):
 
     def name(self, which: int) -> ModelName:
         """Pick a model, or one that was configured once."""
-        return ModelName("abcde"[which % 5]) if which > 10 else _pick([*self.books.models], which)
+        return NAMES[which % 5] if which > 10 else _pick([*self.books.models], which)
 
     def processes(self) -> list[Process]:
         return [p for p in self.books.processes.values() if not p.is_told_to_stop]

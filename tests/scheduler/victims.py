@@ -64,15 +64,21 @@ def check_victims(books: Books, victims: Iterable[Process], batch: Batch) -> Non
 def _share(
     books: Books, head: Standing, left: set[Process], drained: set[Process]
 ) -> set[Process] | None:
-    """Find those of the victims that are the best there are for the head."""
-    need = short(head.lack, summed(p.charge for p in drained))
+    """Find those of the victims that the head expels, and the best there are for its memory."""
+    expelled = set(head.expels - drained)
+    need = short(head.lack, summed(p.charge for p in {*drained, *expelled}))
     candidates = {*evictable(books, head), *left} - {head.process}
     assert not any(books.model(p).pinned for p in candidates)
+    if not expelled <= candidates or not expelled <= left:
+        return None
     idle = [p for p in candidates if books.is_idle(p)]
     busy = [p for p in candidates if p not in idle]
     late = [p for p in busy if books.now >= spared_until(books, p, head)]
-    ways = _best(books, idle, late, need) if need else []
-    return next((some for some in ways if some <= left), None)
+    if not expelled <= {*idle, *late}:
+        return None
+    others = [[p for p in some if p not in expelled] for some in (idle, late)]
+    ways = _best(books, *others, need) if need else [set[Process]()]
+    return next((some | expelled for some in ways if some <= left), None)
 
 
 def _best(
