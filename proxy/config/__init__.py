@@ -1,8 +1,10 @@
 """swap.yaml → frozen typed values, or every mistake in it at once, each with its line."""
 
+from proxy.config.capabilities import Capability, Modalities
 from proxy.config.document import Document, Problem
+from proxy.config.filters import Filters
 from proxy.config.keys import ApiKey
-from proxy.config.load import ConfigError, load_config
+from proxy.config.load import ConfigError, Loaded, load_config, render
 from proxy.config.memory import (
     DeclaredMemory,
     DeviceKind,
@@ -12,21 +14,39 @@ from proxy.config.memory import (
     Limit,
     Share,
 )
-from proxy.config.schema import Config, ModelConfig
+from proxy.config.model import ModelConfig
+from proxy.config.schema import Config
+from proxy.config.sources import Source
+from proxy.config.timeouts import Compat, Timeouts
+from proxy.config.told import understood
+from proxy.config.virtual import Peer, PeerModel, Profile, Selector
 
 __all__ = [
     "ApiKey",
+    "Capability",
+    "Compat",
     "Config",
     "ConfigError",
     "DeclaredMemory",
     "DeviceKind",
     "Document",
+    "Filters",
     "Gpu",
     "GpuConfig",
     "HostConfig",
     "Limit",
+    "Loaded",
+    "Modalities",
     "ModelConfig",
+    "Peer",
+    "PeerModel",
     "Problem",
+    "Profile",
+    "Selector",
     "Share",
+    "Source",
+    "Timeouts",
     "load_config",
+    "render",
+    "understood",
 ]

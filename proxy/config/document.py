@@ -1,46 +1,26 @@
-"""YAML without its surprises: duplicates are told, `no` is a text, and every path has a line."""
+"""A YAML text as plain values; every path in it has a place."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import yaml
+
+from proxy.config.environment import Environment, Unusable, hidden
+from proxy.config.yaml_core import TAGS, StrictLoader, plain_tag
 
 Where = tuple[str, ...]
 """A path in the file: keys and indices."""
 
 
-class StrictLoader(yaml.SafeLoader):
-    """YAML 1.2's core schema, more or less: only what looks like a number is one.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands."""
 
-    PyYAML's own rules are YAML 1.1's: `no` is False, 12:30:00 is 45000, 010 is 8.
-    """
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-
-
-for _tag, _pattern, _first in (
-    ("null", r"(?:~|null|Null|NULL|)", [*"~nN", ""]),
-    ("bool", r"(?:true|True|TRUE|false|False|FALSE)", "tTfF"),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?",
-        "-+.0123456789",
-    ),
-    ("merge", r"<<", "<"),
-):
-    StrictLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^{_pattern}$"), list(_first)
-    )
-
-
-TAGS = frozenset(
-    f"tag:yaml.org,2002:{name}"
-    for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
-)
+    path: Path | None
+    line: int  # from 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +30,8 @@ class Problem:
     where: Where
     message: str
     line: int | None = None  # from 1
+    path: Path | None = None
+    passes: bool = False  # whether llama-swap would say nothing of it
 
     def __str__(self) -> str:
         return ": ".join(part for part in (".".join(self.where), self.message) if part)
@@ -57,38 +39,69 @@ class Problem:
 
 @dataclass(slots=True)
 class Document:
-    """A YAML text as plain values, with the line of every path in it."""
+    """What one file says, or several together."""
 
     data: object = None
-    lines: dict[Where, int] = field(default_factory=dict)
+    places: dict[Where, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)  # the variables that were used
+
+    def place_of(self, where: Where) -> Place | None:
+        """Find the place of the path, or of the nearest thing that holds it."""
+        lengths = range(len(where), -1, -1)
+        return next((p for n in lengths if (p := self.places.get(where[:n]))), None)
 
     def line_of(self, where: Where) -> int | None:
-        """Find the line of the path, or of the nearest thing that holds it."""
-        for length in range(len(where), -1, -1):
-            if where[:length] in self.lines:
-                return self.lines[where[:length]]
-        return None
+        place = self.place_of(where)
+        return None if place is None else place.line
+
+    def problem(self, where: Where, message: str, *, passes: bool = False) -> Problem:
+        """Make a problem that knows its place and shows no value of the environment."""
+        return self.placed(Problem(where, message, passes=passes))
+
+    def placed(self, problem: Problem) -> Problem:
+        where = tuple(self.hidden(part) for part in problem.where)
+        told = replace(problem, where=where, message=self.hidden(problem.message))
+        place = self.place_of(problem.where)
+        if place is None or problem.line is not None:
+            return told
+        return replace(told, line=place.line, path=place.path)
+
+    def hidden(self, text: str) -> str:
+        """Name the variables of the environment instead of their values."""
+        return hidden(text, self.environment)
 
 
-def read_document(text: str) -> Document:
+def read_document(
+    text: str, environ: Mapping[str, str] | None = None, path: Path | None = None
+) -> Document:
     """Parse; what is wrong with the YAML itself is in `problems`."""
     document = Document()
+    environment = Environment(environ or {})
     try:
-        loader = StrictLoader(text)
+        loader = StrictLoader(environment.marked(text))
         node = loader.get_single_node()
         if node is not None:
-            for entry in _walk(node, (), ()):
-                _note(document, entry)
+            for entry in _Walk(loader, environment).over(node, (), ()):
+                _note(document, entry, path)
         if node is not None and not document.problems:
             document.data = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        told = f"not valid YAML: {error.problem}"
-        document.problems.append(Problem((), told, mark.line + 1 if mark else None))
+        document.problems.append(_misread(error, text, path))
     except yaml.YAMLError as error:
-        document.problems.append(Problem((), f"not valid YAML: {error}"))
+        document.problems.append(Problem((), f"not valid YAML: {error}", path=path))
+    document.environment = environment.used
     return document
+
+
+def _misread(error: yaml.MarkedYAMLError, text: str, path: Path | None) -> Problem:
+    told = f"not valid YAML: {error.problem}"
+    if error.problem_mark is None:
+        return Problem((), told, path=path)
+    line = error.problem_mark.line
+    if "${" in "".join(text.split("\n")[line : line + 1]):
+        told += "; within braces or brackets a text with ${...} needs quotes"
+    return Problem((), told, line + 1, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +114,64 @@ class _Entry:
     mistake: str | None = None
 
 
-def _note(document: Document, entry: _Entry) -> None:
+def _note(document: Document, entry: _Entry, path: Path | None) -> None:
     mistake = entry.mistake
     if entry.is_double:
-        mistake = f"is given twice; the first is in line {document.lines[entry.where]}"
+        mistake = f"is given twice; the first is in line {document.places[entry.where].line}"
     if mistake is not None:
-        document.problems.append(Problem(entry.where, mistake, entry.line))
-    document.lines.setdefault(entry.where, entry.line)
+        document.problems.append(Problem(entry.where, mistake, entry.line, path))
+    document.places.setdefault(entry.where, Place(path, entry.line))
 
 
-def _walk(node: yaml.Node, where: Where, above: tuple[yaml.Node, ...]) -> Iterator[_Entry]:
-    """Yield every path with its line and its mistake, if any."""
-    line = node.start_mark.line + 1
-    if any(node is one for one in above):
-        yield _Entry(where, line, mistake="refers to itself")
-        return
-    if node.tag not in TAGS:
-        yield _Entry(where, line, mistake=f"has a tag that means nothing here: {node.tag}")
-        return
-    if isinstance(node, yaml.MappingNode):
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A walk over the nodes of a text, which puts the environment's values into them."""
+
+    loader: StrictLoader
+    environment: Environment
+
+    def over(
+        self, node: yaml.Node, where: Where, above: tuple[yaml.Node, ...]
+    ) -> Iterator[_Entry]:
+        """Yield every path with its line and its mistake, if any."""
+        line = node.start_mark.line + 1
+        if any(node is one for one in above):
+            yield _Entry(where, line, mistake="refers to itself")
+        elif node.tag not in TAGS:
+            yield _Entry(where, line, mistake=f"has a tag that means nothing here: {node.tag}")
+        elif isinstance(node, yaml.MappingNode):
+            yield from self._over_keys(node, where, (*above, node))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                inner = (*where, str(index))
+                yield _Entry(inner, item.start_mark.line + 1)
+                yield from self.over(item, inner, (*above, node))
+        else:
+            yield from self._fill(node, where)
+
+    def _over_keys(
+        self, node: yaml.MappingNode, where: Where, above: tuple[yaml.Node, ...]
+    ) -> Iterator[_Entry]:
         keys: set[str] = set()
         for key, value in node.value:
+            yield from self._fill(key, where)
             name = str(key.value)
             inner = (*where, name)
             yield _Entry(inner, key.start_mark.line + 1, name in keys and name != "<<")
             keys.add(name)
-            yield from _walk(value, inner, (*above, node))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            inner = (*where, str(index))
-            yield _Entry(inner, item.start_mark.line + 1)
-            yield from _walk(item, inner, (*above, node))
+            yield from self.over(value, inner, above)
+
+    def _fill(self, node: yaml.Node, where: Where) -> Iterator[_Entry]:
+        """Put the values in; in a text without quotes, one like 8080 or true is no text."""
+        if not isinstance(node, yaml.ScalarNode):
+            return
+        try:
+            text = self.environment.filled(node.value)
+        except Unusable as error:
+            yield _Entry(where, error.line, mistake=str(error))
+            return
+        if text == node.value:
+            return
+        node.value = text
+        if node.style is None:
+            node.tag = plain_tag(self.loader, text) or node.tag

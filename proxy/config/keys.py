@@ -28,8 +28,8 @@ class ApiKey(Section):
 
 def _entry(value: object) -> object:
     """Take a bare key; never repeat what is wrong, as it may be the secret."""
-    if isinstance(value, str):
-        return {"key": value}
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return {"key": str(value)}
     if isinstance(value, dict) and set(value) <= set(ApiKey.model_fields):
         return value
     raise ValueError("an entry is the key as a text, or has key, name and priority")

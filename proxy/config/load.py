@@ -1,199 +1,132 @@
-"""From the file to a `Config`: macros, types, and clashes that no type can see."""
+"""From the files to a `Config`: macros, types, and clashes that no type can see."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from proxy.config.document import Document, Problem, Where, read_document
-from proxy.config.memory import DeclaredMemory, GpuConfig, HostConfig
-from proxy.config.schema import Config, ModelConfig
-from proxy.config.section import LONG, SHORT, Section
-from proxy.macros import UnknownMacro, expand
-
-NO_PLACES = (SHORT, LONG, "[key]")
-"""What pydantic puts into a mistake's path that is no key of the file."""
-TEXTS = {
-    "extra_forbidden": "unknown key",
-    "missing": "is missing",
-    "tuple_type": "must be a list",
-}
+from proxy.config.checks import clashes
+from proxy.config.document import Document, Problem, Where
+from proxy.config.expansion import expanded
+from proxy.config.merge import without
+from proxy.config.mistakes import problems_of
+from proxy.config.notes import notes_on
+from proxy.config.schema import Config
+from proxy.config.sources import Source
 
 
 class ConfigError(Exception):
-    """The file has mistakes; `problems` are all of them."""
+    """The config has mistakes; `problems` are all of them."""
 
     def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
         self.path = path
-        self.problems = sorted(problems, key=lambda p: (p.line or 0, p.where))
+        self.problems = in_order(problems)
         super().__init__("\n".join(render(path, problem) for problem in self.problems))
 
 
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Sort by place, and leave out doubles."""
+    return sorted(dict.fromkeys(problems), key=lambda p: (str(p.path or ""), p.line or 0, p.where))
+
+
 def render(path: Path, problem: Problem) -> str:
-    place = f"{path}:{problem.line}" if problem.line else str(path)
-    return f"{place}: {problem}"
+    """Write a problem as an editor finds it; `path` is for one that has no file of its own."""
+    place = problem.path or path
+    return f"{place}:{problem.line}: {problem}" if problem.line else f"{place}: {problem}"
 
 
-def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> tuple[Config, Document]:
-    """Read and check the file; the document tells the line of every path in it.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A sound config, and what is to be said of it."""
 
-    Raises ConfigError with every mistake that can be seen without starting a worker.
+    config: Config
+    document: Document  # tells the place of every path
+    warnings: tuple[Problem, ...] = ()  # what was left out, as llama-swap lets it pass
+    notes: tuple[Problem, ...] = ()
+
+
+def load_config(
+    source: Source | Path, environ: Mapping[str, str] = os.environ, *, compat: bool = False
+) -> Loaded:
+    """Read and check the file, or the files.
+
+    With `compat`, what llama-swap would let pass is left out with a warning. Raises ConfigError
+    with every mistake that can be seen without starting a worker.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        told = f"cannot be read: {error.strerror}; name another file with --config"
-        raise ConfigError(path, [Problem((), told)]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(path, [Problem((), f"is not UTF-8: {error}")]) from error
-    document = read_document(text)
+    source = source if isinstance(source, Source) else Source(source)
+    document, files = source.read(environ)
     if document.problems:
-        raise ConfigError(path, document.problems)
-    problems: list[Problem] = []
-    tree = _expand(document.data, environ, problems)
-    config = _validate(tree, path, problems)
-    if config is not None:
-        problems += _clashes(config)
-    if config is None or problems:
-        placed = (Problem(p.where, p.message, document.line_of(p.where)) for p in problems)
-        raise ConfigError(path, placed)
-    return config, document
+        raise ConfigError(source.main, document.problems)
+    document, problems, notes = expanded(document)
+    reading = _Reading(source, files, compat=compat)
+    config, document = reading.checked(document, problems)
+    notes += notes_on(config, document)
+    told = in_order(document.placed(note) for note in notes)
+    return Loaded(config, document, tuple(in_order(reading.passing)), tuple(told))
 
 
-def _expand(data: object, environ: Mapping[str, str], problems: list[Problem]) -> object:
-    """Expand the macros of the file's texts; `macros` may use those above them."""
-    if not isinstance(data, dict):
-        return data
-    values: dict[str, object] = {f"env.{name}": value for name, value in environ.items()}
-    macros = data.get("macros")
-    for name, value in macros.items() if isinstance(macros, dict) else ():
-        values[name] = _expand_tree(value, values, ("macros", str(name)), problems)
-    return {key: _expand_part(key, tree, values, problems) for key, tree in data.items()}
+class _Reading:
+    """The rounds of checking a document: what llama-swap lets pass is left out of the next."""
+
+    def __init__(self, source: Source, files: Sequence[Path], *, compat: bool) -> None:
+        self._source = source
+        self._files = files
+        self._compat = compat
+        self.passing: list[Problem] = []
+
+    def checked(self, document: Document, problems: list[Problem]) -> tuple[Config, Document]:
+        """Check until nothing more can be left out. Raises ConfigError."""
+        self._note(document, problems, "")
+        first = [document.placed(p) for p in problems if not p.passes]
+        wrong, is_again = first, False
+        while True:
+            config, found = self._config(document)
+            if config is None and is_again and not self._compat:
+                break  # perhaps only because of what was left out
+            wrong, is_again = [*first, *(document.placed(p) for p in found if not p.passes)], True
+            self._note(document, found, "; it is left out" if self._compat else "")
+            after = _without(document, _spared(found))
+            if after.data == document.data or self._would_mislead(found):
+                break
+            document = after
+        if config is None or wrong or (self.passing and not self._compat):
+            raise ConfigError(
+                self._source.main, wrong if wrong and self._compat else [*wrong, *self.passing]
+            )
+        return config, document
+
+    def _note(self, document: Document, problems: Iterable[Problem], what_then: str) -> None:
+        placed = (document.placed(p) for p in problems if p.passes)
+        self.passing += [replace(p, message=p.message + what_then) for p in placed]
+
+    def _would_mislead(self, found: Iterable[Problem]) -> bool:
+        """Tell whether to leave it out would make mistakes of what names it: a whole model."""
+        return not self._compat and any(p.where[:-1] == ("models",) for p in found if p.passes)
+
+    def _config(self, document: Document) -> tuple[Config | None, list[Problem]]:
+        if not isinstance(document.data, dict):
+            return None, [Problem((), "must be a mapping with the key `models`")]
+        try:
+            config = Config.model_validate(document.data)
+        except ValidationError as error:
+            return None, list(problems_of(error))
+        return config.placed(self._source.home, self._files), list(clashes(config))
 
 
-def _expand_part(
-    key: object, tree: object, values: Mapping[str, object], problems: list[Problem]
-) -> object:
-    match key, tree:
-        case "macros", _:
-            return tree
-        case "models", dict():
-            own = {name: {**values, "MODEL_ID": name} for name in tree}
-            return {
-                name: _expand_tree(entry, own[name], ("models", str(name)), problems)
-                for name, entry in tree.items()
-            }
-        case _:
-            return _expand_tree(tree, values, (str(key),), problems)
+def _spared(problems: Iterable[Problem]) -> set[Where]:
+    """Name what may be left out: nothing else is wrong with it."""
+    return {p.where for p in problems if p.passes} - {p.where for p in problems if not p.passes}
 
 
-def _expand_tree(
-    tree: object, values: Mapping[str, object], where: Where, problems: list[Problem]
-) -> object:
-    match tree:
-        case str():
-            try:
-                return expand(tree, values)
-            except UnknownMacro as error:
-                problems.append(Problem(where, _without_environment(str(error))))
-                return tree
-        case list():
-            items = enumerate(tree)
-            return [_expand_tree(v, values, (*where, str(i)), problems) for i, v in items]
-        case dict():
-            pairs = tree.items()
-            return {k: _expand_tree(v, values, (*where, str(k)), problems) for k, v in pairs}
-        case _:
-            return tree
+def _without(document: Document, wheres: Iterable[Where]) -> Document:
+    """Take out, the last items of a list first, so that the others keep their numbers."""
 
+    def order(where: Where) -> list[tuple[int, str]]:
+        return [(int(part) if part.isdecimal() else 0, part) for part in where]
 
-def _without_environment(message: str) -> str:
-    """Leave the hundred variables of the environment out of the names that are known."""
-    head, _, names = message.partition("; known are: ")
-    known = [name for name in names.split(", ") if not name.startswith("env.")]
-    return f"{head}; known are: {', '.join([*known, 'env.NAME', 'PORT'])}"
-
-
-def _validate(tree: object, path: Path, problems: list[Problem]) -> Config | None:
-    if not isinstance(tree, dict):
-        problems.append(Problem((), "must be a mapping with the key `models`"))
-        return None
-    try:
-        return Config.model_validate(tree).placed(path)
-    except ValidationError as error:
-        for entry in error.errors(include_url=False, include_input=False):
-            where = tuple(str(part) for part in entry["loc"] if part not in NO_PLACES)
-            message = TEXTS.get(entry["type"], entry["msg"].removeprefix("Value error, "))
-            problems.append(Problem(where, message + _hint(entry["type"], where)))
-        return None
-
-
-def _hint(kind: str, where: Where) -> str:
-    if kind != "extra_forbidden":
-        return ""
-    known = [field.alias or name for name, field in _section(where).model_fields.items()]
-    near = get_close_matches(where[-1], known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are: {', '.join(known)}"
-
-
-def _section(where: Where) -> type[Section]:
-    """Tell which section the key stands in."""
-    match where[:-1]:
-        case ("gpu", *_):
-            return GpuConfig
-        case ("host", *_):
-            return HostConfig
-        case ("models", _, "memory", *_):
-            return DeclaredMemory
-        case ("models", *_):
-            return ModelConfig
-        case _:
-            return Config
-
-
-def _clashes(config: Config) -> list[Problem]:
-    problems = [*_double_names(config), *_double_keys(config)]
-    if not config.models:
-        problems.append(Problem(("models",), "is empty: name at least one model"))
-    for model_id, model in config.models.items():
-        where = ("models", model_id)
-        problems += [Problem((*where, *p.where), p.message) for p in _misplaced(config, model)]
-    return problems
-
-
-def _misplaced(config: Config, model: ModelConfig) -> Iterator[Problem]:
-    """Find what a model says of GPUs that it cannot use."""
-    devices, said = config.gpu.devices, model.memory
-    if config.device_of(model) == "cpu":
-        if model.gpu is not None:
-            yield Problem(("gpu",), "its device is cpu: leave out one of the two")
-        if isinstance(said, DeclaredMemory) and said.gpu:
-            yield Problem(("memory", "gpu"), "its device is cpu: it needs no memory of a GPU")
-    elif devices is not None and all(isinstance(gpu, int) for gpu in devices):
-        for gpu in model.gpu or ():
-            if isinstance(gpu, int) and gpu not in devices:
-                yield Problem(("gpu",), f"{gpu} is not one of gpu.devices")
-
-
-def _double_keys(config: Config) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for index, entry in enumerate(config.api_keys):
-        owner = first.setdefault(entry.key.get_secret_value(), index)
-        if owner != index:
-            yield Problem(("apiKeys", str(index)), f"is the same key as entry {owner}")
-
-
-def _double_names(config: Config) -> Iterator[Problem]:
-    owners: dict[str, str] = dict.fromkeys(config.models, "")
-    for model_id, model in config.models.items():
-        for index, alias in enumerate(model.aliases):
-            where = ("models", model_id, "aliases", str(index))
-            if alias in config.models:
-                yield Problem(where, f"{alias!r} is a model's id")
-            elif alias in owners:
-                yield Problem(where, f"{alias!r} is an alias of {owners[alias]!r} already")
-            owners.setdefault(alias, model_id)
+    return reduce(without, sorted(wheres, key=order, reverse=True), document)

@@ -1,232 +1,179 @@
-"""The keys of swap.yaml, their types and defaults: the one place where both are said."""
+"""The keys of swap.yaml above the models, their types and defaults."""
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    PlainValidator,
-    PositiveFloat,
-    PositiveInt,
-    PrivateAttr,
-    model_validator,
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
+
+from proxy.config.company import (
+    CompanyRead,
+    GroupConfig,
+    MatrixConfig,
+    Routing,
+    priorities,
+    read_company,
 )
-
 from proxy.config.keys import KeyEntry
-from proxy.config.memory import (
-    Declaration,
-    DeclaredMemory,
-    DeviceKind,
-    Gpu,
-    GpuConfig,
-    Gpus,
-    HostConfig,
+from proxy.config.memory import DeclaredMemory, DeviceKind, Gpu, GpuConfig, HostConfig
+from proxy.config.model import CONCURRENCY, ModelConfig, Patience, Scalar
+from proxy.config.section import Seconds, Section
+from proxy.config.server import (
+    Footprints,
+    Hooks,
+    LogOutput,
+    LogTimeFormat,
+    PathPrefix,
+    Performance,
+    Store,
+    Ui,
+    Upstream,
 )
-from proxy.config.section import Priority, Section
+from proxy.config.virtual import Peer, PeerModel, Profiles, Selector, peer_models
+from proxy.scheduler import Company
 
-Bundled = Literal["llama", "sd", "florence2", "echo"]
-Capability = Literal[
-    "chat",
-    "vision",
-    "completions",
-    "embeddings",
-    "rerank",
-    "describe",
-    "image_generation",
-    "text_to_image",
-    "image_edit",
-    "image_to_image",
-]
-IMAGE_WORDS: tuple[Capability, ...] = (
-    "image_generation",
-    "text_to_image",
-    "image_edit",
-    "image_to_image",
-)
-CONCURRENCY: Mapping[str, int] = {"llama": 4, "sd": 1, "florence2": 2, "echo": 10, "cmd": 10}
-"""How many requests a worker gets at once unless the model says otherwise."""
+START_S, GRACE_S, METRICS_COUNT = 120.0, 10.0, 1000
+COMFYUI, COMFYUI_CONCURRENCY = "comfyui_auto", 50
+"""A model with this id serves a page that asks for many small files and keeps a socket open."""
 
 
-def _env_entries(value: object) -> object:
-    """Take llama-swap's list of KEY=VALUE as a mapping."""
-    if not isinstance(value, list):
-        return value
-    pairs = [str(entry).partition("=") for entry in value]
-    if not all(name and sign for name, sign, _ in pairs):
-        raise ValueError("each entry must read KEY=VALUE")
-    return {name: text for name, _, text in pairs}
+def _some_rows(count: int) -> int:
+    return count if count > 0 else METRICS_COUNT
 
 
-def _splits(command: str) -> str:
-    if not shlex.split(command, comments=True):
-        raise ValueError("the command is empty")
-    return command
-
-
-def _listed(value: object) -> object:
-    """Take one GPU as a list of it."""
-    return [value] if isinstance(value, int | str) else value
-
-
-def _patience(value: object) -> float | Literal["auto"] | None:
-    if value is None:
-        return None
-    if value == "auto":
-        return "auto"
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    raise ValueError("must be seconds, 0 or more, or auto")
-
-
-def _footprints(value: object) -> Path | Literal[False] | None:
-    if value is None or value is False:
-        return value
-    if isinstance(value, str) and value:
-        return Path(value)
-    raise ValueError("must be a path, or false")
-
-
-Patience: TypeAlias = Annotated[float | Literal["auto"] | None, PlainValidator(_patience)]
-Footprints: TypeAlias = Annotated[Path | Literal[False] | None, PlainValidator(_footprints)]
-
-
-class ModelConfig(Section):
-    """An entry of `models`."""
-
-    llama: dict[str, Any] | None = None
-    sd: dict[str, Any] | None = None
-    florence2: dict[str, Any] | None = None
-    echo: dict[str, Any] | None = None
-    cmd: Annotated[str, AfterValidator(_splits)] | None = None
-    proxy: str = "http://127.0.0.1:${PORT}"
-    check_endpoint: str = "/health"
-    name: str = ""
-    description: str = ""
-    aliases: tuple[str, ...] = ()
-    capabilities: tuple[Capability, ...] | None = None
-    env: Annotated[dict[str, str], BeforeValidator(_env_entries)] = Field(default_factory=dict)
-    unlisted: bool = False
-    pin: bool = False
-    device: DeviceKind | None = None
-    gpu: Annotated[Gpus, BeforeValidator(_listed)] | None = None
-    memory: Declaration | None = None
-    priority: Priority = 0
-    ttl: NonNegativeFloat | None = None
-    concurrency_limit: PositiveInt | None = None
-    queue_limit: PositiveInt = 1000
-    patience: Patience = None
-    send_loading_state: bool | None = None
-    health_check_timeout: PositiveFloat | None = None
-    unload_timeout: PositiveFloat | None = None
-
-    @model_validator(mode="after")
-    def _has_one_kind(self) -> Self:
-        kinds = [kind for kind in (*get_args(Bundled), "cmd") if getattr(self, kind) is not None]
-        if len(kinds) != 1:
-            told = " and ".join(kinds) or "nothing"
-            raise ValueError(
-                f"names {told} to run; it needs exactly one of llama, sd, florence2, echo or cmd"
-            )
-        return self
-
-    @property
-    def kind(self) -> str:
-        """Name the bundled worker, or say `cmd`."""
-        kinds: tuple[str, ...] = (*get_args(Bundled), "cmd")
-        return next(kind for kind in kinds if getattr(self, kind) is not None)
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """What a bundled worker is told; nothing for a `cmd`."""
-        return {} if self.kind == "cmd" else getattr(self, self.kind)
-
-    @property
-    def words(self) -> tuple[Capability, ...] | None:
-        """What the model can do; None: a `cmd` that does not say, so nothing is refused."""
-        if self.capabilities is not None:
-            return self.capabilities
-        match self.kind:
-            case "llama":
-                return _llama_words(self.options)
-            case "sd":
-                return IMAGE_WORDS
-            case "florence2":
-                return ("chat", "vision", "describe")
-            case "echo":
-                return ("chat", "vision", "completions", "embeddings", *IMAGE_WORDS)
-            case _:
-                return None
-
-
-def _llama_words(options: Mapping[str, Any]) -> tuple[Capability, ...]:
-    if options.get("pooling_type") == "rank":
-        return ("rerank",)
-    if options.get("embedding"):
-        return ("embeddings",)
-    return ("chat", "vision", "completions") if options.get("mmproj") else ("chat", "completions")
+def _with_comfyui(models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+    if COMFYUI not in models:
+        return models
+    model = models[COMFYUI]
+    limit = max(model.concurrency_limit or 0, COMFYUI_CONCURRENCY)
+    compat = model.compat.model_copy(update={"ignore_websockets": True})
+    adapted = model.model_copy(update={"concurrency_limit": limit, "compat": compat})
+    return {**models, COMFYUI: adapted}
 
 
 class Config(Section):
     """A whole swap.yaml."""
 
-    models: dict[str, ModelConfig]
-    macros: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    models: Annotated[dict[str, ModelConfig], AfterValidator(_with_comfyui)] = Field(
+        default_factory=dict
+    )
+    macros: dict[str, Scalar] = Field(default_factory=dict)
     api_keys: tuple[KeyEntry, ...] = ()
+    # who may be seated with whom (company.py)
+    groups: dict[str, GroupConfig] = Field(default_factory=dict)
+    matrix: MatrixConfig | None = None
+    routing: Routing = Routing()
+    # other names, and other places (virtual.py)
+    profiles: Profiles = Field(default_factory=dict)
+    selectors: dict[str, Selector] = Field(default_factory=dict)
+    peers: dict[str, Peer] = Field(default_factory=dict)
+    # serving
+    hooks: Hooks = Hooks()
+    upstream: Upstream = Upstream()
+    routes: tuple[PathPrefix, ...] = ()
+    start_port: Annotated[int, Field(ge=1, lt=1 << 16)] | None = None
+    include_aliases_in_list: bool = False
+    metrics_max_in_memory: Annotated[int, AfterValidator(_some_rows)] = METRICS_COUNT
+    ui: Ui = Ui()
+    performance: Performance = Performance()
+    # memory
     gpu: GpuConfig = GpuConfig()
     host: HostConfig = HostConfig()
     device: DeviceKind = "gpu"
     footprints: Footprints = None
-    health_check_timeout: PositiveFloat = 120.0
-    unload_timeout: PositiveFloat = 10.0
-    global_ttl: Annotated[NonNegativeFloat, Field(alias="globalTTL")] = 0.0
+    # times
+    health_check_timeout: Annotated[Seconds, AfterValidator(lambda s: s or START_S)] = START_S
+    unload_timeout: Annotated[Seconds, AfterValidator(lambda s: s or GRACE_S)] = GRACE_S
+    global_ttl: Annotated[Seconds, Field(alias="globalTTL")] = 0.0
     patience: Patience = None
     send_loading_state: bool = False
-    waiting_notes: NonNegativeFloat = 3.0
+    waiting_notes: Seconds = 3.0
     shutdown_timeout: PositiveFloat = 10.0
     stall_timeout: PositiveFloat = 60.0
     max_body_bytes: PositiveInt = 256 << 20
+    # logs
     log_level: Literal["debug", "info", "warn", "error"] = "info"
+    log_time_format: LogTimeFormat = ""
+    log_to_stdout: LogOutput = "proxy"
+    # accepted, and not needed
+    log_requests: bool = False
+    capture_buffer: NonNegativeInt = 0
+    store: Store = Store()
     _folder: Path = PrivateAttr(Path())
     _created: int = PrivateAttr(0)
 
-    def placed(self, path: Path) -> Self:
-        """Note which file this was read from."""
-        self._folder = path.resolve().parent
-        self._created = int(path.stat().st_mtime)
+    def placed(self, folder: Path, files: Iterable[Path]) -> Self:
+        """Note where this was read from."""
+        self._folder = folder.resolve()
+        self._created = int(max(file.stat().st_mtime for file in files))
         return self
 
     @property
     def folder(self) -> Path:
-        """Where the file lies: workers run there, so that paths in it are relative to it."""
+        """Where the config lies: workers run there, so that paths in it are relative to it."""
         return self._folder
 
     @property
     def created(self) -> int:
-        """When the file was written, Unix seconds: what every model is said to be created at."""
+        """When the config was written, Unix seconds: what every model is said to be created at."""
         return self._created
 
-    def resolve(self, model_or_alias: str) -> str | None:
-        """Find the model's id."""
-        if model_or_alias in self.models:
-            return model_or_alias
-        for model_id, model in self.models.items():
-            if model_or_alias in model.aliases:
-                return model_id
-        return None
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """Every name that a model has, with the model's id."""
+        names = {name: model_id for model_id, m in self.models.items() for name in m.other_names}
+        return {**names, **{model_id: model_id for model_id in self.models}}
+
+    def resolve(self, name: str) -> str | None:
+        """Find the id of the model with this id or alias, or with parameters for this id."""
+        return self.names.get(name)
 
     def near(self, unknown: str) -> list[str]:
-        """Name ids and aliases that look like it."""
-        names = [*self.models, *(a for m in self.models.values() for a in m.aliases)]
+        """Name ids, aliases, selectors and peers' models that look like it."""
+        names = [*self.names, *self.selectors, *self.peer_models]
         return get_close_matches(unknown, names, n=3, cutoff=0.5)
+
+    @cached_property
+    def peer_models(self) -> Mapping[str, PeerModel]:
+        """Every name of a peer's model; one of a model here comes before it."""
+        return peer_models(self.peers)
+
+    @cached_property
+    def company_read(self) -> CompanyRead:
+        """Who may be seated beside whom, and what is wrong with what is said of it."""
+        return read_company(self)
+
+    @property
+    def company(self) -> Company:
+        """Who may be seated beside whom."""
+        return self.company_read.company
+
+    @property
+    def is_one_seat(self) -> bool:
+        """Tell whether one model at a time is seated, as nothing says who else may be."""
+        return self.gpu.memory is None and not self.company.beside
+
+    @cached_property
+    def priorities(self) -> Mapping[str, int]:
+        """Each model's priority, unless its requests or their keys have their own."""
+        return priorities(self)
+
+    def priority_of(self, model_id: str) -> int:
+        return self.priorities[model_id]
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Name the models, by id, that are loaded at the start, in this order."""
+        ids = (self.resolve(name) for name in self.hooks.on_startup.preload)
+        return tuple(dict.fromkeys(model_id for model_id in ids if model_id is not None))
+
+    def ignored_at_upstream(self, path: str) -> bool:
+        """Tell whether a request for this path of a model's is no reason to load it."""
+        return any(pattern.search(path) for pattern in self.upstream.ignore_paths)
 
     def ttl_s(self, model: ModelConfig) -> float:
         return self.global_ttl if model.ttl is None else model.ttl

@@ -22,27 +22,17 @@ from proxy.config import (
     load_config,
 )
 from proxy.config.document import read_document
-from proxy.config.schema import Config, ModelConfig
+from proxy.config.model import ModelConfig
+from proxy.config.schema import Config
 from proxy.macros import UnknownMacro, expand
+from tests.proxy.configs import load, mistakes
 from workers.florence2.options import Florence2Options
 from workers.llama.options import LlamaOptions
 from workers.sd.options import SdOptions
 
 ONE_KIND = "it needs exactly one of llama, sd, florence2, echo or cmd"
-NO_NUMBER = "Input should be a valid number, unable to parse string as a number"
+NO_NUMBER = "must be seconds, or read like 30s, 5m or 1h30m"
 ROOT = Path(__file__).parent.parent.parent
-
-
-def load(text: str, folder: Path) -> Config:
-    path = folder / "swap.yaml"
-    path.write_text(text)
-    return load_config(path, {"HOME": "/home/me", "SECRET": "s3"})[0]
-
-
-def mistakes(text: str, folder: Path) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        load(text, folder)
-    return [line.removeprefix(f"{folder}/") for line in str(caught.value).splitlines()]
 
 
 def test_every_mistake_is_told_at_once_with_its_line(tmp_path: Path) -> None:
@@ -70,7 +60,7 @@ models:
         f"swap.yaml:5: models.a.ttl: {NO_NUMBER}",
         "swap.yaml:6: models.a.concurency: unknown key; did you mean concurrencyLimit?",
         f"swap.yaml:7: models.b: names llama and cmd to run; {ONE_KIND}",
-        "swap.yaml:9: models.b.cmd: unknown macro ${dir}; known are: MODEL_ID, env.NAME, PORT",
+        "swap.yaml:9: models.b.cmd: unknown macro ${dir}; known are: MODEL_ID",
         f"swap.yaml:11: models.c: names nothing to run; {ONE_KIND}",
     ]
 
@@ -99,7 +89,7 @@ def test_clashing_names_are_told(tmp_path: Path) -> None:
         ("models:\n  a: {cmd: ' '}\n", "swap.yaml:2: models.a.cmd: the command is empty"),
         ("models:\n  a: {cmd: 'x \"y'}\n", "swap.yaml:2: models.a.cmd: No closing quotation"),
         ("models:\n  a: {echo: {}, env: [X]}\n", "swap.yaml:2: models.a.env: each entry must"),
-        ("models:\n  a: {echo: {}, ttl: -1}\n", "swap.yaml:2: models.a.ttl: "),
+        ("models:\n  a: {echo: {}, ttl: -2}\n", "swap.yaml:2: models.a.ttl: invalid TTL value -2"),
         (
             "models:\n  a: {echo: {}, capabilities: [see]}\n",
             "swap.yaml:2: models.a.capabilities.0",
@@ -166,8 +156,8 @@ models:
   rank: {llama: {model: m.gguf, embedding: true, pooling_type: rank}}
   paint: {sd: {model: m.safetensors}}
   describe: {florence2: {model: dir}}
-  any: {cmd: serve}
-  told: {cmd: serve, capabilities: [rerank]}
+  any: {cmd: "serve ${PORT}"}
+  told: {cmd: "serve ${PORT}", capabilities: [rerank]}
 """,
         tmp_path,
     )
@@ -337,7 +327,7 @@ A_GPU = "a GPU is named by its index (0) or its UUID (GPU-…), see nvidia-smi -
         ("apiKeys:\n  - hush hush", "swap.yaml:2: apiKeys.0.key: the key holds a space"),
         ("apiKeys:\n  - hush: laptop", "swap.yaml:2: apiKeys.0: an entry is the key as a text"),
         ("apiKeys: hush", "swap.yaml:1: apiKeys: must be a list"),
-        ("apiKeys: [7]", "swap.yaml:1: apiKeys.0: an entry is the key as a text"),
+        ("apiKeys: [true]", "swap.yaml:1: apiKeys.0: an entry is the key as a text"),
         ("apiKeys: [hush, a, hush]", "swap.yaml:1: apiKeys.2: is the same key as entry 0"),
         (
             "apiKeys:\n  - {key: hush, priority: 11}",

@@ -111,13 +111,13 @@ class Check:
 
     def estimate(self, name: str) -> Estimate:
         """Ask the worker's program itself."""
-        surveyed = asyncio.run(app.survey(load_config(self.path)[0]))
+        surveyed = asyncio.run(app.survey(load_config(self.path).config))
         return surveyed.estimates[name]
 
     def learn(self, yaml: str, name: str, peak: Demand, request_class: str = PLAIN) -> None:
         """Write a footprint of the model for the next run."""
         self.path.write_text(yaml)
-        model = load_config(self.path)[0].models[name]
+        model = load_config(self.path).config.models[name]
         digest = options_digest(model.kind, model.options, model.env, model.cmd)
         footprints = Footprints(default_path())
         footprints.learn(ModelName(name), digest, request_class, peak, now=0.0)
@@ -441,7 +441,7 @@ def test_a_server_does_not_start_for_a_gpu_that_is_not_there(
     """It complains as the check does, before anything is opened for models."""
     scripted_nvml.add_gpu()
     check.path.write_text("models: {a: {echo: {}}, b: {gpu: [0, 1], echo: {}}}")
-    config, _ = load_config(check.path)
+    config = load_config(check.path).config
 
     with pytest.raises(NoBudget, match="1 is no GPU here") as told, app.opened_devices(config):
         pass

@@ -1,0 +1,188 @@
+"""`hotseat`: its commands and flags, as typed at a shell."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+ECHO = "models: {a: {echo: {}}}\n"
+
+
+async def run(folder: Path, *words: str, **environ: str) -> tuple[int | None, str]:
+    """Run to the end; tell the status, and what was said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=folder,
+        env={**os.environ, **environ},
+    )
+    out, _ = await process.communicate()
+    return process.returncode, out.decode()
+
+
+@asynccontextmanager
+async def serving(folder: Path, *words: str) -> AsyncIterator[str]:
+    """Serve for the length of the block; gives the address that was told."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", *words),
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+    )
+    assert process.stderr is not None
+    told = ""
+    try:
+        while not (match := re.search(r"at (https?://\S+)/v1", told)):
+            line = await process.stderr.readline()
+            assert line, told
+            told += line.decode()
+        yield match[1]
+        process.send_signal(signal.SIGTERM)
+        await process.stderr.read()
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-config", "other.yaml", "-listen", "127.0.0.1:0"),
+        ("--config=other.yaml", "--listen=127.0.0.1:0"),
+        ("serve", "-config-dir", "conf.d", "--watch-config", "--listen", "127.0.0.1:0"),
+    ],
+)
+async def test_it_is_started_as_llama_swap_is(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Without a command it serves, and one dash is as good as two."""
+    (tmp_path / "other.yaml").write_text(ECHO)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "a.yaml").write_text(ECHO)
+
+    async with (
+        serving(tmp_path, *words) as url,
+        aiohttp.ClientSession() as client,
+        client.get(f"{url}/v1/models") as answer,
+    ):
+        listed = await answer.json()
+
+    assert [model["id"] for model in listed["data"]] == ["a"]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Make a certificate of our own; its key lies beside it."""
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", "key.pem", "-out", "cert.pem"),
+        ],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    return tmp_path / "cert.pem"
+
+
+async def test_https(tmp_path: Path, certificate: Path) -> None:
+    """With a certificate and its key, clients that trust it are served."""
+    (tmp_path / "swap.yaml").write_text(ECHO)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    words = ("--listen", "127.0.0.1:0", "-tls-cert-file", "cert.pem", "-tls-key-file", "key.pem")
+
+    async with (
+        serving(tmp_path, *words) as url,
+        aiohttp.ClientSession() as client,
+        client.get(f"{url}/health", ssl=trusting) as answer,
+    ):
+        status = answer.status
+
+    assert (url[:8], status) == ("https://", 200)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("--tls-cert-file", "cert.pem"), 2, "go together: give both or none"),
+        (("--tls-cert-file", "no.pem", "--tls-key-file", "no.pem"), 1, "cannot be used for TLS"),
+        (("--version",), 0, "hotseat "),
+        (("-version",), 0, "hotseat "),
+        (("serve", "--listen", "8080"), 2, "'8080' is not HOST:PORT"),
+        (("--config", "no.yaml"), 1, "no.yaml: cannot be read"),
+        (("--config-dir", "nowhere"), 1, "nowhere: cannot be read"),
+        ((), 2, "usage: hotseat [serve]"),
+    ],
+)
+async def test_what_cannot_be_done_is_said(
+    tmp_path: Path, words: tuple[str, ...], status: int, said: str
+) -> None:
+    """And so is the version."""
+    (tmp_path / "swap.yaml").write_text(ECHO)
+
+    code, told = await run(tmp_path, *words)
+
+    assert code == status
+    assert said in told
+
+
+SLACK = """\
+models:
+  a: {cmd: "${env.PROGRAM} --port ${PORT}", aliases: [b, "${env.NAME_OF_A}"]}
+  b: {echo: {}, ttl: 5}
+futureKey: 1
+"""
+
+
+async def test_check_tells_what_was_understood(tmp_path: Path) -> None:
+    """A line for each model, then warnings; no value of the environment is shown."""
+    (tmp_path / "swap.yaml").write_text(SLACK)
+    environ = {"PROGRAM": "/opt/run-it", "NAME_OF_A": "hush-hush"}
+
+    code, told = await run(tmp_path, "check", "--compat", **environ)
+
+    assert code == 0
+    assert told.splitlines() == [
+        "swap.yaml: 2 model(s), no mistakes: a, b",
+        "  a  cmd run-it · any free port · stays · 10 at once · also ${env.NAME_OF_A}",
+        "  b  echo · socket · unloaded after 5 s · 10 at once",
+        "warning: swap.yaml:2: models.a.aliases.0: 'b' is a model's id; it is left out",
+        "warning: swap.yaml:4: futureKey: unknown key; known are: "
+        + told.partition("known are: ")[2].strip(),
+    ]
+
+
+async def test_check_names_the_way_out(tmp_path: Path) -> None:
+    """Without --compat what llama-swap lets pass is an error, and the flag is told."""
+    (tmp_path / "swap.yaml").write_text(SLACK)
+
+    code, told = await run(tmp_path, "check", PROGRAM="x", NAME_OF_A="y")
+
+    assert code == 1
+    assert "2 mistake(s) in swap.yaml; nothing was started" in told
+    assert "llama-swap would let 2 of them pass; with --compat they are left out" in told
+
+
+async def test_import_writes_a_file_but_not_over_another(tmp_path: Path) -> None:
+    """Without a target it is printed."""
+    (tmp_path / "config.yaml").write_text(ECHO)
+
+    printed = await run(tmp_path, "import", "--from", "config.yaml")
+    first = await run(tmp_path, "import", "--from", "config.yaml", "--to", "swap.yaml")
+    second = await run(tmp_path, "import", "--from", "config.yaml", "--to", "swap.yaml")
+
+    assert ECHO in (tmp_path / "swap.yaml").read_text()
+    assert (printed[0], ECHO in printed[1], first[0]) == (0, True, 0)
+    assert second == (1, "swap.yaml: cannot be written: File exists\n")
