@@ -144,6 +144,20 @@ class WorkerDied(HotseatError):
     code = "worker_died"
 
 
+class PeerFailed(HotseatError):
+    """Another server that should have answered did not; the message names it."""
+
+    status = 502
+    code = "peer_failed"
+
+
+class AnswerLate(HotseatError):
+    """Who was asked has not begun to answer in time (`timeouts.responseHeader`)."""
+
+    status = 504
+    code = "answer_late"
+
+
 class WorkerRefused(HotseatError):
     """The worker's own error, for an answer whose head is out already."""
 
@@ -190,3 +204,26 @@ class DeadlineExceeded(HotseatError):
 
     status = 504
     code = "deadline_exceeded"
+
+
+class Cancelled(HotseatError):
+    """Somebody has ended the request from outside; no SDK tries this status again."""
+
+    status = 499
+    type = "invalid_request_error"
+    code = "cancelled"
+
+
+class NotReady(HotseatError):
+    """The model is not loaded, and this request must not load it."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "model_not_ready"
+
+
+class Unavailable(HotseatError):
+    """What is asked for cannot be told here and now."""
+
+    status = 503
+    code = "service_unavailable"

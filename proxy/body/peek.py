@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,6 +13,9 @@ from proxy.errors import BadRequest
 
 PICTURE_PARTS = frozenset({"image_url", "input_image", "image"})
 MAX_SIDE = 1 << 20  # of a picture, in pixels: more is no size
+FIELDS = ("model", "stream", "size", "width", "height")
+"""Read of forms; JSON tells more."""
+FIELD_BYTES = 1 << 10
 _SIZE = re.compile(r"\s*([0-9]{1,7})\s*[xX]\s*([0-9]{1,7})\s*")
 _SIDE = re.compile(r"\s*[0-9]{1,7}\s*")
 
@@ -71,6 +75,15 @@ def peek_json(raw: bytes) -> Peek:
         keep_alive=_keep_alive(document.keep_alive),
         priority=_priority(document.priority),
         pixels=pixels_of(document.size, document.width, document.height),
+    )
+
+
+def peek_texts(texts: Mapping[str, str]) -> Peek:
+    """Look into the `FIELDS` of a form."""
+    return Peek(
+        texts.get("model") or None,
+        is_stream=texts.get("stream", "").strip().lower() in ("true", "1"),
+        pixels=pixels_of(texts.get("size"), texts.get("width"), texts.get("height")),
     )
 
 

@@ -1,33 +1,58 @@
-"""Reads a request's body: JSON into memory, anything else to a spool; peeks as it comes."""
+"""Reads a request's body: JSON into memory, uploads to a spool; peeks as it comes."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Sequence
+from enum import Enum, auto
 from types import TracebackType
 from typing import IO, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
 
-from proxy.body.fields import cut
+from proxy.body.edit import Edit, splices_in
 from proxy.body.form import FormPeek
 from proxy.body.peek import Peek, peek_json
+from proxy.body.query import peek_query, renamed
+from proxy.body.splice import Span, Splice, pieces, size_after
 from proxy.errors import BadRequest, BodyStalled, BodyTooLarge
 
 READ_BYTES = 256 << 10
 MEMORY_BYTES = 1 << 20  # a larger upload goes to disk
+URLENCODED = "application/x-www-form-urlencoded"
+JSON_BEGINS = (b"{", b"[")  # curl -d calls everything a form
+
+
+class Kind(Enum):
+    """How a body says things, which decides how it is edited."""
+
+    JSON = auto()
+    FORM = auto()
+    QUERY = auto()  # a urlencoded form
+    OTHER = auto()  # nobody has looked
 
 
 class Body:
-    """Bytes in memory (JSON) or spooled (anything else); close it, or use it as a context."""
+    """Bytes in memory or spooled to disk; close it, or use it as a context."""
 
-    def __init__(self, raw: bytes, spool: IO[bytes] | None, size: int, peek: Peek) -> None:
-        self._raw = raw
-        self._spool = spool
-        self.size = size
+    def __init__(
+        self,
+        source: bytes | IO[bytes],
+        size: int,
+        peek: Peek,
+        kind: Kind = Kind.OTHER,
+        models: Sequence[Span] = (),
+    ) -> None:
+        """`models` are the places of the model's name in a form."""
         self.peek = peek
+        self._source = source
+        self._source_size = size
+        self._kind = kind
+        self._models = models
+        self._splices: Sequence[Splice] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -38,51 +63,81 @@ class Body:
         error: BaseException | None,
         _: TracebackType | None,
     ) -> None:
-        if self._spool is not None:
-            self._spool.close()
+        if not isinstance(self._source, bytes):
+            self._source.close()
 
-    def without(self, names: Collection[str]) -> Body:
-        """Give the same JSON body without these top-level fields; a spooled one as it is.
+    @property
+    def size(self) -> int:
+        """Tell how many bytes `chunks` gives."""
+        return size_after(self._splices, self._source_size)
 
-        All other bytes stay. A spool keeps its one owner: close this body, not what is given.
+    def edit(self, edit: Edit) -> None:
+        """Let `chunks` give the edited body; all that the edit does not name stays byte for byte.
+
+        A form is told another name and nothing else. Takes the place of an earlier edit.
         """
-        if self._spool is not None or not self._raw:
-            return self
-        raw = cut(self._raw, names)
-        return Body(raw, None, len(raw), self.peek)
+        match self._kind:
+            case Kind.JSON if isinstance(self._source, bytes):
+                self._splices = splices_in(self._source, edit) if edit else ()
+            case Kind.FORM if edit.model is not None:
+                name = edit.model.encode()
+                self._splices = [Splice(one.start, one.end, name) for one in self._models]
+            case Kind.QUERY if edit.model is not None:
+                self._splices = renamed(self._models, edit.model)
+            case _:
+                self._splices = ()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         """Give the body piece by piece; may be asked for again, for a second try."""
-        if self._spool is None:
-            for start in range(0, self.size, READ_BYTES):
-                yield self._raw[start : start + READ_BYTES]
-            return
-        self._spool.seek(0)
-        while chunk := await asyncio.to_thread(self._spool.read, READ_BYTES):
-            yield chunk
+        for piece in pieces(self._splices, self._source_size, READ_BYTES):
+            if isinstance(piece, bytes):
+                yield piece
+            elif isinstance(self._source, bytes):
+                yield memoryview(self._source)[piece.start : piece.end]
+            else:
+                yield await asyncio.to_thread(_read, self._source, piece)
+
+
+def _read(spool: IO[bytes], span: Span) -> bytes:
+    spool.seek(span.start)
+    return spool.read(span.end - span.start)
 
 
 async def read_body(request: web.Request, max_bytes: int, stall_s: float) -> Body:
     """Read the whole body and peek into it. Raises BadRequest, BodyTooLarge, BodyStalled.
 
-    JSON stays in memory once, as bytes; a multipart upload is spooled to disk as it comes.
+    JSON stays in memory once, as bytes; a multipart upload is spooled to disk as it comes. What
+    does not say what it is, is taken for JSON: many a client forgets.
     """
+    incoming = _bounded(request, max_bytes, stall_s)
     if request.content_type.startswith("multipart/"):
         form = FormPeek(request.headers["Content-Type"])
-        spool, size = await _spool(_bounded(request, max_bytes, stall_s), form.feed)
+        spool, size = await _spool(incoming, form.feed)
         try:
-            return Body(b"", spool, size, form.end())
+            return Body(spool, size, form.end(), Kind.FORM, form.models)
         except BaseException:
             spool.close()
             raise
-    raw = b"".join([piece async for piece in _bounded(request, max_bytes, stall_s)])
-    return Body(raw, None, len(raw), peek_json(raw))
+    buffer = io.BytesIO()  # gives its bytes away uncopied; joined pieces would be there twice
+    async for piece in incoming:
+        buffer.write(piece)
+    raw = buffer.getvalue()
+    buffer.close()
+    if request.content_type == URLENCODED and raw[:64].lstrip()[:1] not in JSON_BEGINS:
+        peek, models = peek_query(raw)
+        return Body(raw, len(raw), peek, Kind.QUERY, models)
+    return Body(raw, len(raw), peek_json(raw), Kind.JSON)
 
 
-async def read_blindly(request: web.Request, max_bytes: int, stall_s: float) -> Body:
-    """Read the whole body without a look at what it is. Raises as `read_body` does."""
+async def read_blindly(
+    request: web.Request, max_bytes: int, stall_s: float, peek: Peek | None = None
+) -> Body:
+    """Read the whole body without a look at what it is. Raises as `read_body` does.
+
+    `peek` is what is known of the request otherwise.
+    """
     spool, size = await _spool(_bounded(request, max_bytes, stall_s), lambda _: None)
-    return Body(b"", spool, size, Peek())
+    return Body(spool, size, peek or Peek())
 
 
 async def _spool(

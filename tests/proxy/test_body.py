@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.body import Body, FormPeek, Peek, peek_json
-from proxy.body.fields import cut, members
+from proxy.body import Body, Edit, FormPeek, Peek, peek_json, peek_query, renamed_in
+from proxy.body.edit import path_of, splices_in
+from proxy.body.fields import members
+from proxy.body.reading import Kind
+from proxy.body.splice import Span, Splice, pieces, size_after
 from proxy.errors import BadRequest
 from proxy.wishes import STRIPPED
 
@@ -45,6 +51,25 @@ def written_members(draw: st.DrawFn) -> list[tuple[str, str, str]]:
         text = f"{draw(BLANK)}{key}{draw(BLANK)}:{draw(BLANK)}{value}{draw(BLANK)}"
         found.append((name, key, text))
     return found
+
+
+def spliced(raw: bytes, splices: Sequence[Splice]) -> bytes:
+    """Carry the splices out, in small steps, and see that the size is what is told of it."""
+    parts = [
+        piece if isinstance(piece, bytes) else raw[piece.start : piece.end]
+        for piece in pieces(splices, len(raw), 5)
+    ]
+    whole = b"".join(parts)
+    assert len(whole) == size_after(splices, len(raw))
+    return whole
+
+
+def edited(raw: bytes, edit: Edit) -> bytes:
+    return spliced(raw, splices_in(raw, edit))
+
+
+def cut(raw: bytes, names: Sequence[str]) -> bytes:
+    return edited(raw, Edit(left_out=names))
 
 
 @given(written_members(), BLANK, BLANK)
@@ -95,17 +120,119 @@ def test_cutting(raw: str, left: str) -> None:
     assert cut(raw.encode(), STRIPPED).decode() == left
 
 
+@given(
+    written_members(), st.dictionaries(NAME, JSON, max_size=3), st.lists(NAME, max_size=3), BLANK
+)
+def test_an_edit_means_what_it_says(
+    fields: list[tuple[str, str, str]], put: dict[str, Any], left_out: list[str], blank: str
+) -> None:
+    """Left out, then set: what is parsed from it is what a dictionary would have become."""
+    raw = (blank + "{" + ",".join(text for _, _, text in fields) + "}" + blank).encode()
+    escaped_put = {re.sub(r"([.\\])", r"\\\1", name): value for name, value in put.items()}
+    escaped_out = [re.sub(r"([.\\])", r"\\\1", name) for name in left_out]
+    expected = json.loads(raw)
+    for name in {*left_out} - {"model"}:
+        expected.pop(name, None)
+    expected |= {name: value for name, value in put.items() if name != "model"}
+    edit = Edit("new", escaped_out, tuple(escaped_put.items()))
+
+    assert json.loads(edited(raw, edit)) == expected | {"model": "new"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "put", "result"),
+    [
+        ('{"a":1}', {"b.c": 2}, '{"a":1,"b":{"c":2}}'),
+        ('{"b":{"x": 1}, "a": 1}', {"b.c": 2}, '{"b":{"x":1,"c":2}, "a": 1}'),
+        ('{"b":"text"}', {"b.c": 2}, '{"b":{"c":2}}'),
+        ('{"b":null}', {"b.c.d": True}, '{"b":{"c":{"d":true}}}'),
+        ('{"b":[1,2,3]}', {"b.1": "x"}, '{"b":[1,"x",3]}'),
+        ('{"b":[1]}', {"b.3": 4}, '{"b":[1,null,null,4]}'),
+        ('{"b":[1]}', {"b.-1": 2}, '{"b":[1,2]}'),
+        ('{"b":[{"c":1}]}', {"b.0.c": 2}, '{"b":[{"c":2}]}'),
+        ("{}", {"b.0": 1}, '{"b":[1]}'),
+        ('{"b":{"0":1}}', {"b.0": 2}, '{"b":{"0":2}}'),
+        ('{"a.b": 1 }', {"a\\.b": 2}, '{"a.b": 2 }'),
+        ("{}", {"a\\.b": 2}, '{"a.b":2}'),
+        ('{"a":1}', {"model": "x", "model.y": 1}, '{"a":1}'),
+        ('{"a":1,"a":2}', {"a": 3}, '{"a":3,"a":3}'),
+        ("{ }", {"a": {"é": 1}}, '{"a":{"\\u00e9":1} }'),
+        ('{"a":{"x":1}}', {"a": {"y": 1}, "a.z": 2}, '{"a":{"y":1,"z":2}}'),
+    ],
+)
+def test_setting(raw: str, put: dict[str, Any], result: str) -> None:
+    """Dots lead inwards, numbers into lists, and what is in the way gives way."""
+    assert edited(raw.encode(), Edit(put=tuple(put.items()))).decode() == result
+
+
+def test_what_is_set_is_not_changed_by_a_later_one() -> None:
+    """The values are the config's own: no request may leave a trace in them."""
+    own = {"x": {"y": 1}}
+    edit = Edit(put=(("a", own), ("a.x.y", 2)))
+
+    assert json.loads(edited(b"{}", edit)) == {"a": {"x": {"y": 2}}}
+    assert own == {"x": {"y": 1}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "left_out", "left"),
+    [
+        ('{"a":{"b":1,"c":2}}', "a.b", '{"a":{"c":2}}'),
+        ('{"a":[1,2,3]}', "a.1", '{"a":[1,3]}'),
+        ('{"a":[{"b":1}]}', "a.0.b", '{"a":[{}]}'),
+        ('{"a": 1}', "a.b", '{"a": 1}'),
+        ('{"model":"x","a":1}', "model", '{"model":"x","a":1}'),
+        ('{"b.c":1,"a":1}', "b\\.c", '{"a":1}'),
+        ('{"a":1}', "b.c", '{"a":1}'),
+    ],
+)
+def test_leaving_out(raw: str, left_out: str, left: str) -> None:
+    """Inside too; the model's name stays."""
+    assert edited(raw.encode(), Edit(left_out=[left_out])).decode() == left
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a", ("a",)),
+        ("a.b.0", ("a", "b", "0")),
+        ("a\\.b.c", ("a.b", "c")),
+        ("a\\\\.b", ("a\\", "b")),
+        ("", ("",)),
+        (".a", ("", "a")),
+        ("a\\", ("a\\",)),
+    ],
+)
+def test_paths(text: str, path: tuple[str, ...]) -> None:
+    """A backslash takes the meaning from what follows."""
+    assert path_of(text) == path
+
+
 async def whole(body: Body) -> bytes:
-    return b"".join([chunk async for chunk in body.chunks()])
+    return b"".join([bytes(chunk) async for chunk in body.chunks()])
 
 
-async def test_a_body_without_fields_has_its_new_size() -> None:
+async def test_an_edited_body_has_its_new_size() -> None:
     """The size is that of the bytes that are sent; the peek still tells what was cut."""
     raw = b'{"model": "a", "priority": 3}'
-    body = Body(raw, None, len(raw), peek_json(raw)).without(STRIPPED)
+    body = Body(raw, len(raw), peek_json(raw), Kind.JSON)
+    body.edit(Edit(left_out=STRIPPED))
 
     assert await whole(body) == b'{"model": "a"}'
     assert (body.size, body.peek.priority) == (14, 3)
+
+
+async def test_the_name_in_a_query_gives_way_to_another() -> None:
+    """Of a urlencoded form, and of the query of a path; escapes elsewhere stay as they are."""
+    raw = b"a=%41&model=x%2Fy&model=z&b=model%3d"
+    peek, spans = peek_query(raw)
+    body = Body(raw, len(raw), peek, Kind.QUERY, spans)
+    body.edit(Edit("né w"))
+
+    assert peek.model == "z"
+    assert await whole(body) == b"a=%41&model=n%C3%A9+w&model=n%C3%A9+w&b=model%3d"
+    assert renamed_in("/a%2Fb?x=%20&model=q", "é") == "/a%2Fb?x=%20&model=%C3%A9"
+    assert renamed_in("/a?remodel=q", "b") == "/a?remodel=q"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +297,43 @@ def test_a_form_says_the_same(step: int) -> None:
         form.feed(raw[at : at + step])
 
     assert form.end() == Peek("painter", is_stream=True, pixels=512 * 256)
+    assert [raw[one.start : one.end] for one in form.models] == [b"painter"]
+
+
+BOUNDARY_LIKE = st.sampled_from(
+    [b"\r", b"\n", b"\r\n", b"\r\n--", b"\r\n--b", b"-", b"b", b"a", b"model"]
+)
+
+
+@given(st.lists(BOUNDARY_LIKE, max_size=6), st.integers(1, 9))
+def test_the_name_is_found_among_bytes_that_might_be_a_boundary(
+    before: list[bytes], step: int
+) -> None:
+    """Whatever stands before it, and however it comes in pieces."""
+    upload = b"".join(before).replace(b"\r\n--b", b"\r\n--c")
+    raw = form_of({"model": "a\r\n-b"}, upload).replace(b"--b--", b"--b") + (
+        b'Content-Disposition: form-data; name="model"\r\n\r\nlast\r\n--b--\r\n'
+    )
+    form = FormPeek("multipart/form-data; boundary=b")
+    for at in range(0, len(raw), step):
+        form.feed(raw[at : at + step])
+
+    assert form.end().model == "last"
+    assert [raw[one.start : one.end] for one in form.models] == [b"a\r\n-b", b"last"]
+
+
+async def test_a_form_is_spliced_where_its_name_stands(tmp_path: Path) -> None:
+    """Of a spool on disk; all other bytes stay, and it can be sent twice."""
+    raw = form_of({"model": "short", "size": "8x8"}, b"\x00\xff" * 1000)
+    spool = (tmp_path / "spool").open("w+b")
+    spool.write(raw)
+    start = raw.index(b"short")
+    with Body(spool, len(raw), Peek("short"), Kind.FORM, [Span(start, start + 5)]) as body:
+        body.edit(Edit("a much longer name", left_out=["size"], put=(("a", 1),)))
+
+        assert await whole(body) == raw.replace(b"short", b"a much longer name")
+        assert await whole(body) == raw.replace(b"short", b"a much longer name")
+        assert body.size == len(raw) + 13
 
 
 def test_an_endless_field_of_a_form_is_refused() -> None:

@@ -1,0 +1,47 @@
+"""Small changes to a long run of bytes: what is not changed is neither parsed nor copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """The bytes from `start` to `end` give way to others."""
+
+    start: int
+    end: int
+    put: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The bytes from `start` to `end`, as they came."""
+
+    start: int
+    end: int
+
+
+def pieces(splices: Sequence[Splice], size: int, step: int) -> Iterator[Span | bytes]:
+    """Yield what `size` bytes become, in order; no span is longer than `step`.
+
+    The splices must be in order and must not overlap.
+    """
+    at = 0
+    for splice in splices:
+        yield from _steps(at, splice.start, step)
+        if splice.put:
+            yield splice.put
+        at = splice.end
+    yield from _steps(at, size, step)
+
+
+def size_after(splices: Sequence[Splice], size: int) -> int:
+    """Tell how many bytes there are then."""
+    return size + sum(len(one.put) - (one.end - one.start) for one in splices)
+
+
+def _steps(start: int, end: int, step: int) -> Iterator[Span]:
+    for at in range(start, end, step):
+        yield Span(at, min(at + step, end))

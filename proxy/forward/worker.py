@@ -1,0 +1,93 @@
+"""A worker of ours as one who answers; owns what its death means for a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+
+import aiohttp
+
+from proxy.config import Timeouts
+from proxy.errors import CapacityExceeded, HotseatError, WorkerDied
+from proxy.forward.errand import Errand
+from proxy.forward.upstream import NotSent
+from proxy.refusals import amounts
+from proxy.seat import Lease, Seat
+
+REASON = "X-Hotseat-Reason"  # by which a worker says what an error of its own was about
+UNFRAMED_WAIT_S = 0.1
+"""How long the end of an answer without length or chunks waits for word of its worker's death."""
+GONE_WITHIN_S = 1.0
+"""How long a broken connection waits for word that the process is gone too."""
+
+
+class ToWorker:
+    """The way of one request to the worker of its lease."""
+
+    not_heard: frozenset[str] = frozenset()
+    own_headers: Mapping[str, str] = {}
+
+    def __init__(self, errand: Errand, seat: Seat) -> None:
+        self._errand = errand
+        self._seat = seat
+        self.name = f"the worker of {seat.model}"
+        self.not_told = frozenset(errand.withheld)
+
+    @property
+    def url(self) -> str:
+        return self._seat.process.url
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        return self._seat.process.session
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return self._errand.config.models[self._seat.model].timeouts
+
+    def note_head(self, headers: Mapping[str, str]) -> None:
+        self._errand.ran_out_of_memory = headers.get(REASON) == "out_of_memory"
+
+    def note_first_byte(self) -> None:
+        self._seat.note_first_byte(asyncio.get_running_loop().time())
+
+    async def not_reached(self, error: Exception) -> Exception:
+        await self._see_it_gone()
+        return NotSent(str(error))
+
+    async def broke_off(self, when: str, error: Exception | None = None) -> HotseatError:
+        """Make the error, once it is known whether the process is gone.
+
+        A client that asks again at once is then not sent to the same dying worker.
+        """
+        if isinstance(error, aiohttp.ClientResponseError):
+            return WorkerDied(f"{self.name} answered nonsense: {error}")
+        seat = self._seat
+        await self._see_it_gone()
+        words = seat.process.last_words()
+        if seat.order is None and seat.process.ran_out_of_memory:
+            self._errand.ran_out_of_memory = True
+            told = _told_of_memory(self._errand.leases[-1], words)
+            return CapacityExceeded(told, retry_after_s=1.0)
+        return WorkerDied(f"{self.name} went away {when}; ask again. It said: {words}")
+
+    async def has_died(self) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(UNFRAMED_WAIT_S):
+                await self._seat.ended.wait()
+            return True
+        return False
+
+    async def _see_it_gone(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GONE_WITHIN_S):
+                await self._seat.ended.wait()
+
+
+def _told_of_memory(lease: Lease, words: str) -> str:
+    had = amounts(lease.charge)
+    return (
+        f"{lease.seat.model} ran out of memory, which it was thought to need {had} of, and went"
+        f" away: {words}. More is set aside for it now: ask again, or for less"
+    )

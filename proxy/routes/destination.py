@@ -1,0 +1,127 @@
+"""Who is meant by a name: a profile's pin, a selector, a model of ours or of a peer. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from proxy.config import Config, PeerModel, Selector
+from proxy.errors import ModelNotFound
+
+SHOWN_CHARACTERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A model of ours."""
+
+    model_id: str
+    asked: str  # the name of it that leads here: its id, an alias, an id with parameters
+
+    @property
+    def name(self) -> str:
+        """Under which it is told of."""
+        return self.model_id
+
+
+Place: TypeAlias = Local | PeerModel
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy everybody is just now."""
+
+    states: Mapping[str, str]  # of the models that have a worker: starting, ready, stopping
+    counts: Mapping[str, int]  # of requests, by the names of places
+
+
+def find(config: Config, name: str, pins: Mapping[str, str], look: Callable[[], Load]) -> Place:
+    """Find who is to answer. Raises ModelNotFound.
+
+    `pins` are those of the active profile; `look` is asked only for a selector that wants it.
+    """
+    target = _pinned(name, pins)
+    selector = config.selectors.get(target)
+    if selector is not None:
+        target = _chosen(config, selector, look)
+    place = place_of(config, target)
+    if place is None:
+        raise no_such_model(config, name)
+    return place
+
+
+def exact(config: Config, name: str, pins: Mapping[str, str]) -> Place | None:
+    """Find who is meant where no selector counts. Raises ModelNotFound for what is pinned off."""
+    return place_of(config, _pinned(name, pins))
+
+
+def place_of(config: Config, name: str) -> Place | None:
+    """Find the model with this name: ours first."""
+    model_id = config.resolve(name)
+    return config.peer_models.get(name) if model_id is None else Local(model_id, name)
+
+
+def no_such_model(config: Config, name: str) -> ModelNotFound:
+    """Make the error; it says what there is."""
+    shown = name[:SHOWN_CHARACTERS]
+    near = config.near(shown) or all_names(config)
+    told = f"no model is named {shown!r}; there is: {', '.join(near)} (GET /v1/models)"
+    return ModelNotFound(told, param="model")
+
+
+def all_names(config: Config) -> list[str]:
+    """Name everything that can be asked for, each once."""
+    return [*config.models, *config.selectors, *_peers_names(config)]
+
+
+def _peers_names(config: Config) -> list[str]:
+    return list(dict.fromkeys(model.name for model in config.peer_models.values()))
+
+
+def _pinned(name: str, pins: Mapping[str, str]) -> str:
+    target = pins.get(name, name)
+    if not target:
+        shown = name[:SHOWN_CHARACTERS]
+        told = f"the active profile takes {shown!r} away; GET /api/profiles, or another model"
+        raise ModelNotFound(told, param="model")
+    return target
+
+
+def _chosen(config: Config, selector: Selector, look: Callable[[], Load]) -> str:
+    match selector.strategy:
+        case "pin":
+            return selector.targets[0]
+        case "warm":
+            return _warm(config, selector, look())
+        case "spillover":
+            return _spilled(config, selector, look())
+        case _:
+            assert_never(selector.strategy)
+
+
+def _warm(config: Config, selector: Selector, load: Load) -> str:
+    """Choose the first that is ready, else the first that soon is, else the first."""
+    states = [load.states.get(config.names[target]) for target in selector.targets]
+    for state in ("ready", "starting"):
+        if state in states:
+            return selector.targets[states.index(state)]
+    return selector.targets[0]
+
+
+def _spilled(config: Config, selector: Selector, load: Load) -> str:
+    """Choose the least busy of those that are up, until all have enough: then one that is not."""
+    counts: dict[str, int] = {}
+    up: list[str] = []
+    down: list[str] = []
+    for target in selector.targets:
+        place = place_of(config, target)
+        name = place.name if place is not None else target
+        counts[target] = load.counts.get(name, 0)
+        state = load.states.get(name)
+        if state == "stopping":
+            continue
+        (up if state is not None or counts[target] else down).append(target)
+    free = [target for target in up if counts[target] < selector.settings.spillover]
+    candidates = free or down[:1] or up or selector.targets
+    return min(candidates, key=lambda target: counts[target])
