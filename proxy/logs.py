@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 HISTORY_BYTES = 100 << 10  # for each source
 LINE_BYTES = 4 << 10  # a longer line is cut
 FOLLOWER_LINES = 1000  # a slower follower loses the oldest
-PROXY = "proxy"
+PROXY, UPSTREAM = "proxy", "upstream"
+"""Sources: our own lines, and those of all workers together."""
+
+Hear = Callable[[str, str], None]
+"""What is called with the source and the text of each new line."""
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
@@ -38,31 +42,45 @@ class LogHub:
 
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}
-        self._followers: dict[asyncio.Queue[str], str | None] = {}
+        self._followers: dict[Hear, str | None] = {}
 
     def write(self, source: str, line: str) -> None:
         line = line[:LINE_BYTES]
         self._sources.setdefault(source, Source()).append(line)
-        for queue, wanted in self._followers.items():
-            if wanted in (None, source):
-                if queue.full():
-                    queue.get_nowait()
-                queue.put_nowait(line)
+        for hear, wanted in self._followers.items():
+            if _is_wanted(source, wanted):
+                hear(source, line)
 
-    def history(self, source: str | None = None) -> list[str]:
-        """Give the kept lines of one source, or of all, source by source."""
-        names = self._sources if source is None else [source]
-        return [line for name in names for line in self._sources.get(name, ())]
+    def history(self, wanted: str | None = None) -> list[str]:
+        """Give the kept lines of one source, of all workers or of all, source by source."""
+        names = [name for name in self._sources if _is_wanted(name, wanted)]
+        return [line for name in names for line in self._sources[name]]
 
     @contextmanager
-    def following(self, source: str | None = None) -> Iterator[AsyncIterator[str]]:
+    def told_to(self, hear: Hear, wanted: str | None = None) -> Iterator[None]:
+        """Let `hear` have every new line for the length of the block; it must not block."""
+        self._followers[hear] = wanted
+        try:
+            yield
+        finally:
+            del self._followers[hear]
+
+    @contextmanager
+    def following(self, wanted: str | None = None) -> Iterator[AsyncIterator[str]]:
         """Follow new lines for the length of the block; None follows every source."""
         queue: asyncio.Queue[str] = asyncio.Queue(FOLLOWER_LINES)
-        self._followers[queue] = source
-        try:
+
+        def keep(_source: str, line: str) -> None:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(line)
+
+        with self.told_to(keep, wanted):
             yield _lines_of(queue)
-        finally:
-            del self._followers[queue]
+
+
+def _is_wanted(source: str, wanted: str | None) -> bool:
+    return wanted in (None, source) or (wanted == UPSTREAM and source != PROXY)
 
 
 async def _lines_of(queue: asyncio.Queue[str]) -> AsyncIterator[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -55,3 +59,29 @@ class Metrics:
     def render(self) -> bytes:
         """Give all of them in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def add(self, tell: Callable[[], Iterable[Told]]) -> None:
+        """Let `tell` say, at each scrape, what it knows of gauges beside ours."""
+        self._registry.register(_Teller(tell))
+
+
+Told = tuple[str, str, Sequence[str], Sequence[tuple[Sequence[str], float]]]
+"""A gauge: its name, its help, its labels, and a value for each of their sets of values."""
+
+
+class _Teller(Collector):
+    """Asks at each scrape."""
+
+    def __init__(self, tell: Callable[[], Iterable[Told]]) -> None:
+        self._tell = tell
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing: what there is to tell may not be known yet."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        for name, told, labels, samples in self._tell():
+            family = GaugeMetricFamily(name, told, labels=labels)
+            for values, value in samples:
+                family.add_metric(list(values), value)
+            yield family

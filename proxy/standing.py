@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from proxy.scheduler import (
     Demand,
@@ -27,11 +28,41 @@ WORDS = {Phase.READY: "ready", Phase.DRAINING: "stopping", Phase.STOPPING: "stop
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A view of the scheduler's state and of the workers; it changes nothing."""
+    """A view of the scheduler's state and of the workers; it changes nothing of them."""
 
     state: State
     seats: Mapping[WorkerId, Seat]
     watch: Watch
+    _watchers: set[asyncio.Event] = field(default_factory=set)
+
+    def note(self) -> None:
+        """Tell who watches that something may have changed; to be called after every event."""
+        for wake in self._watchers:
+            wake.set()
+
+    @contextmanager
+    def watched(self, wake: asyncio.Event) -> Iterator[None]:
+        """Set `wake` whenever something may have changed, for the length of the block."""
+        self._watchers.add(wake)
+        try:
+            yield
+        finally:
+            self._watchers.discard(wake)
+
+    def states(self) -> Mapping[str, str]:
+        """Tell the state of every model that has a worker; of two, the one that goes on."""
+        told: dict[str, str] = {}
+        for worker in self.state.workers.values():
+            model, word = str(self.seats[worker.id].model), _word(worker)
+            if told.get(model) in (None, "stopping") or word == "ready":
+                told[model] = word
+        return told
+
+    def ready_seat(self, model: str) -> Seat | None:
+        """Find the worker that could serve the model at once."""
+        there = (s for s in self.seats.values() if s.model == model and s.order is None)
+        ready = (s for s in there if s.ready_at is not None and not s.ended.is_set())
+        return next((s for s in ready if s.id in self.state.workers), None)
 
     def running(self) -> list[Running]:
         """List the workers that exist, sorted by model."""
@@ -43,12 +74,14 @@ class Standing:
         uptime_s = now - seat.ready_at if seat.ready_at is not None else None
         return Running(
             seat.model,
-            "stopping" if worker.is_leaving else WORDS.get(worker.phase, "starting"),
+            _word(worker),
             seat.process,
             seat.facts,
             uptime_s,
             None if uptime_s is None or worker.leases else now - worker.idle_since,
             worker.charge,
+            seat.settings,
+            seat.setup.config.ttl_s(seat.settings),
         )
 
     def queue(self) -> list[Outlook]:
@@ -80,6 +113,10 @@ class Standing:
             if seat.is_stuck
         ]
         return [*stuck, *self.watch.alarms]
+
+
+def _word(worker: Worker) -> str:
+    return "stopping" if worker.is_leaving else WORDS.get(worker.phase, "starting")
 
 
 def _now() -> float:

@@ -10,6 +10,7 @@ from proxy.memory.freed import Held, hold, seen_free
 from proxy.memory.gpu import GpuMeter, Gpus, open_gpus
 from proxy.memory.host import HOST, HostMeter
 from proxy.memory.meter import DeviceLost, Meter
+from proxy.memory.nvml import Sensors
 from proxy.memory.tree import tree
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Held",
     "HostMeter",
     "Meter",
+    "Sensors",
     "hold",
     "open_gpus",
     "seen_free",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from proxy.memory.meter import DeviceLost
-from proxy.memory.nvml import Handle, NotTold, Nvml, open_nvml
+from proxy.memory.nvml import Handle, NotTold, Nvml, Sensors, open_nvml
 from proxy.scheduler.types import Device
 
 
@@ -60,6 +60,15 @@ class GpuMeter:
     def peak_bytes(self, pids: Collection[int]) -> int | None:
         """Tell what they hold now: NVML keeps no peaks, and engines give little back."""
         return self.held_bytes(pids)
+
+    def sensors(self) -> Sensors:
+        """Tell how it does, as far as it says. Raises DeviceLost."""
+        with self._named():
+            return self._nvml.sensors(self._handle)
+
+    def driver_version(self) -> str | None:
+        with self._named():
+            return self._nvml.driver_version()
 
     def _holders(self) -> Mapping[int, int | None] | None:
         try:

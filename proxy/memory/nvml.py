@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NewType
 
 from proxy.memory.meter import DeviceLost
@@ -14,6 +15,18 @@ Handle = NewType("Handle", object)
 
 class NotTold(DeviceLost):
     """The driver is well, and has no answer to this question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensors:
+    """What a GPU says of its work and its warmth; None: it does not say."""
+
+    temp_c: float | None = None
+    gpu_util_pct: float | None = None
+    memory_util_pct: float | None = None
+    fan_pct: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
 
 
 class Nvml:
@@ -53,6 +66,30 @@ class Nvml:
                 # who is on both lists has all that it holds on either
                 found[int(process.pid)] = process.usedGpuMemory
         return found
+
+    def sensors(self, handle: Handle) -> Sensors:
+        rates = self._told("nvmlDeviceGetUtilizationRates", handle)
+        power_mw = self._told("nvmlDeviceGetPowerUsage", handle)
+        limit_mw = self._told("nvmlDeviceGetEnforcedPowerLimit", handle)
+        return Sensors(
+            temp_c=self._told("nvmlDeviceGetTemperature", handle, 0),  # of the chip
+            gpu_util_pct=None if rates is None else float(rates.gpu),
+            memory_util_pct=None if rates is None else float(rates.memory),
+            fan_pct=self._told("nvmlDeviceGetFanSpeed", handle),
+            power_w=None if power_mw is None else power_mw / 1000,
+            power_limit_w=None if limit_mw is None else limit_mw / 1000,
+        )
+
+    def driver_version(self) -> str | None:
+        told = self._told("nvmlSystemGetDriverVersion")
+        return None if told is None else str(told)
+
+    def _told(self, function: str, *args: object) -> Any:
+        """Ask what a device need not know."""
+        try:
+            return self._ask(function, *args)
+        except NotTold:
+            return None
 
     def _ask(self, function: str, *args: object) -> Any:
         try:

@@ -15,7 +15,7 @@ from proxy.routes.keys import config_of
 from proxy.routes.middleware import Handler
 
 KEY = web.RequestKey("key", ApiKey)
-OPEN = frozenset({"/", "/favicon.ico", "/health", "/wol-health"})
+OPEN = frozenset({"/", "/favicon.ico", "/health", "/upstream", "/wol-health"})
 """Nothing to be had there, and what looks whether we live holds no key."""
 CREDENTIALS = ("authorization", "x-api-key")
 HOW = 'send it as "Authorization: Bearer KEY" or "x-api-key: KEY"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy.errors import BadRequest
-from proxy.logs import PROXY
+from proxy.logs import PROXY, UPSTREAM
 from proxy.routes.keys import HUB, config_of
 
 
@@ -15,7 +15,7 @@ async def history(request: web.Request) -> web.Response:
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
-    """Answer GET /logs/stream[/{proxy or model}] until the client leaves.
+    """Answer GET /logs/stream[/{proxy, upstream or model}] until the client leaves.
 
     The kept lines first, unless the query has `no-history`.
     """
@@ -39,9 +39,11 @@ async def stream(request: web.Request) -> web.StreamResponse:
 
 def _source(request: web.Request) -> str | None:
     asked = request.match_info.get("id")
-    if asked in (None, PROXY):
-        return asked
+    if asked is None:
+        return None
     model_id = config_of(request).resolve(asked)
-    if model_id is None:
-        raise BadRequest(f"no such log: {asked}; there are `proxy` and every model's id")
-    return model_id
+    if model_id is not None:
+        return model_id  # though it be named like one of ours
+    if asked in (PROXY, UPSTREAM):
+        return asked
+    raise BadRequest(f"no such log: {asked}; there are `proxy`, `upstream` and every model's id")

@@ -4,48 +4,129 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from proxy.errors import BadRequest, NotFound
+from proxy.feed import Feed
 from proxy.logs import LogHub
 from proxy.metrics import Metrics
 from proxy.pool import Pool
-from proxy.routes import access, admin, inference, listing, logs, middleware, reports, upstream
-from proxy.routes.keys import CONFIG, HUB, METRICS, POOL, SWAPS
+from proxy.routes import (
+    access,
+    activity,
+    admin,
+    events,
+    inference,
+    inflight,
+    listing,
+    logs,
+    middleware,
+    paths,
+    profiles,
+    remote,
+    reports,
+    system,
+    upstream,
+)
+from proxy.routes.keys import CONFIG, HUB, METRICS, POOL, SWAPS, config_of
 from proxy.swaps import SwapLog
 
 
 def application(pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics) -> web.Application:
     """Make the application that serves the pool's models."""
     app = web.Application(
-        middlewares=[middleware.preflight, middleware.errors_as_json, access.require_key],
+        middlewares=[
+            middleware.preflight,
+            middleware.errors_as_json,
+            access.require_key,
+            else_by_model,
+        ],
         client_max_size=pool.config.max_body_bytes,
     )
+    feed = Feed()
     app[CONFIG], app[POOL], app[HUB] = (lambda: pool.config), pool, hub
-    app[SWAPS], app[METRICS] = swaps, metrics
+    app[SWAPS], app[METRICS], app[events.FEED] = swaps, metrics, feed
+    app[inflight.INFLIGHT] = inflight.Inflight(feed)
+    app[activity.ACTIVITY] = activity.Activity(feed)
+    app[profiles.ACTIVE] = profiles.ActiveProfile(feed)
     app.on_response_prepare.append(middleware.allow_any_origin)
-    for path in inference.NEEDS:
-        app.router.add_post(f"/v1{path}", inference.dispatch)
-        app.router.add_post(path, inference.dispatch)
+    app.on_shutdown.append(events.let_go)
+    app.cleanup_ctx.extend([remote.opened, system.looking])
     app.add_routes(
         [
-            web.get("/v1/models", listing.list_models),
-            web.get("/models", listing.list_models),
-            web.get("/v1/models/{id:.+}", listing.tell_model),
-            web.get("/models/{id:.+}", listing.tell_model),
-            web.get("/running", admin.running),
-            web.get("/unload", admin.unload_all),
-            web.post("/unload", admin.unload_all),
-            web.post("/api/models/unload", admin.unload_all_told),
-            web.post("/api/models/unload/{id:.+}", admin.unload),
-            web.post("/api/models/load/{id:.+}", admin.load),
-            web.route("*", "/upstream/{rest:.*}", upstream.upstream),
-            web.get("/health", admin.health),
-            web.get("/healthz", admin.healthz),
-            web.get("/ready", admin.ready),
-            web.get("/api/queue", reports.queue),
-            web.get("/api/swaps", reports.swaps),
-            web.get("/metrics", reports.metrics),
-            web.get("/logs", logs.history),
-            web.get("/logs/stream", logs.stream),
-            web.get("/logs/stream/{id:.+}", logs.stream),
+            *(web.post(path, inference.dispatch) for path in paths.POSTED),
+            *(web.get(path, inference.dispatch) for path in paths.ASKED),
+            *LISTS,
+            *WORKERS,
+            *REPORTS,
+            *SELF,
         ]
     )
     return app
+
+
+LISTS = [
+    web.get("/v1/models", listing.list_models),
+    web.get("/models", listing.list_models),
+    web.get("/v1/models/{id:.+}", listing.tell_model),
+    web.get("/models/{id:.+}", listing.tell_model),
+    web.get("/api/profiles", profiles.list_profiles),
+    web.put("/api/profiles/active", profiles.activate),
+]
+WORKERS = [
+    web.get("/running", admin.running),
+    web.get("/unload", admin.unload_all),
+    web.post("/unload", admin.unload_all),
+    web.post("/api/models/unload", admin.unload_all_told),
+    web.post("/api/models/unload/{id:.+}", admin.unload),
+    web.post("/api/models/load/{id:.+}", admin.load),
+    web.post("/api/reload", admin.reload),
+    web.get("/upstream", system.lead_to_self),
+    web.route("*", "/upstream/{rest:.*}", upstream.upstream),
+    web.route("*", "/comfyui", upstream.comfyui),
+    web.route("*", "/comfyui/{rest:.*}", upstream.comfyui),
+]
+REPORTS = [
+    web.get("/api/queue", reports.queue),
+    web.get("/api/swaps", reports.swaps),
+    web.get("/api/inflight", inflight.list_inflight),
+    web.post("/api/inflight/{id}/cancel", inflight.cancel),
+    web.get("/api/events", events.events, allow_head=False),
+    web.get("/api/metrics/activity", activity.list_activity),
+    web.get("/api/metrics/stats", activity.tell_stats),
+    web.get("/api/performance", system.tell_performance),
+    web.get("/metrics", reports.metrics),
+    web.get("/logs", logs.history),
+    web.get("/logs/stream", logs.stream, allow_head=False),
+    web.get("/logs/stream/{id:.+}", logs.stream, allow_head=False),
+]
+SELF = [
+    web.get("/", system.tell_self),
+    web.get("/ui", system.lead_to_self),
+    web.get("/ui/{rest:.*}", system.lead_to_self),
+    web.get("/favicon.ico", system.no_icon),
+    web.get("/health", admin.health),
+    web.get("/wol-health", admin.health),
+    web.get("/healthz", admin.healthz),
+    web.get("/ready", admin.ready),
+    web.get("/api/version", system.tell_version),
+    web.get("/api/hardware", system.tell_hardware),
+]
+
+
+UNNAMED = frozenset({"missing_model", "invalid_json", "invalid_multipart"})
+"""Codes of requests in which no model could be found."""
+
+
+@web.middleware
+async def else_by_model(request: web.Request, handler: middleware.Handler) -> web.StreamResponse:
+    """Send a POST that no path of the table takes to the model that it names, if it may be one."""
+    is_unknown = isinstance(request.match_info.http_exception, web.HTTPNotFound)
+    prefixes = config_of(request).routes if is_unknown else ()
+    if not is_unknown or not paths.is_for_a_model(request.method, request.path, prefixes):
+        return await handler(request)
+    try:
+        return await inference.dispatch(request)
+    except BadRequest as error:
+        if error.told_code not in UNNAMED:
+            raise
+        told = f"no such path: {request.method} {request.path}; nor does it name a model"
+        raise NotFound(f"{told}: {error.message}") from None

@@ -17,6 +17,7 @@ from aiohttp import web
 from proxy.config import Config
 from proxy.forward import EVENTS, Errand, cut
 from proxy.pool import Pool
+from proxy.routes import paths
 from proxy.routes.keys import POOL
 from proxy.scheduler import Outlook, WaitsFor
 from proxy.seat import Lease
@@ -44,7 +45,7 @@ async def take_turn(errand: Errand, ticket: Ticket) -> Lease:
 
 
 def _is_told(errand: Errand, config: Config) -> bool:
-    path = errand.request.path.removeprefix("/v1")
+    path = paths.plain(errand.request.path)
     return errand.body.peek.is_stream and path in STREAMED and config.waiting_notes > 0
 
 
@@ -68,7 +69,7 @@ class _Notes:
         self._ticket = ticket
         self._pool = errand.request.app[POOL]
         self._shows = (
-            config.sends_loading_state(model) and errand.request.path.removeprefix("/v1") == CHAT
+            config.sends_loading_state(model) and paths.plain(errand.request.path) == CHAT
         )
         self._shown = ""
         self._began = time.monotonic()

@@ -5,6 +5,8 @@
  *                            PID-graphics… are of a process on the graphics list
  *   gpuN/held/stuck-*        bytes that are used and that no process holds
  *   gpuN/held/foreign-*      bytes held by a process whose pid is not of our namespace
+ *   gpuN/util, temperature,  numbers: of percent, degrees and milliwatts; without the file, the
+ *        power_mw            GPU does not say
  *   gpuN/untold              if there: nobody is told how much a process holds
  *   gpuN/unlisted            if there: processes cannot be asked for
  *   gpuN/error, error        a number that calls for this GPU, or all calls, fail with
@@ -24,6 +26,7 @@ enum { PATH_SIZE = 4096, MOST_HOLDERS = 256 };
 enum { FOREIGN_PID = (1 << 22) + 2 }; /* above the highest that Linux gives */
 
 typedef struct { unsigned long long total, free, used; } memory_t;
+typedef struct { unsigned gpu, memory; } rates_t;
 typedef struct {
   unsigned pid;
   unsigned long long used;
@@ -195,4 +198,26 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, proce
 
 int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, process_t *infos) {
   return list(gpu_of(handle), count, infos, 1);
+}
+
+static int number(int gpu, const char *name, unsigned *to) {
+  int error = failure(gpu);
+  if (error) return error;
+  if (!exists(gpu, name)) return NOT_SUPPORTED;
+  *to = (unsigned)read_number(gpu, name);
+  return SUCCESS;
+}
+
+int nvmlDeviceGetUtilizationRates(void *handle, rates_t *rates) {
+  rates->memory = 0;
+  return number(gpu_of(handle), "util", &rates->gpu);
+}
+
+int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *degrees) {
+  (void)sensor;
+  return number(gpu_of(handle), "temperature", degrees);
+}
+
+int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) {
+  return number(gpu_of(handle), "power_mw", milliwatts);
 }

@@ -44,7 +44,7 @@ async def open_door(config: str, folder: Path) -> AsyncIterator[aiohttp.ClientSe
     app = web.Application(
         middlewares=[middleware.preflight, middleware.errors_as_json, access.require_key]
     )
-    config, _ = load_config(path)
+    config = load_config(path).config
     app[CONFIG] = lambda: config
     app.router.add_route("*", "/{path:.*}", tell)
     runner = web.AppRunner(app)

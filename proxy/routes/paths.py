@@ -1,0 +1,102 @@
+"""Which paths are requests for a model, what it must be able to do, and what its worker sees.
+
+PURE. The model stands in the body of a POST (a field of JSON or of a form), or in the query of a
+GET. What is not listed but stands under one of `PREFIXES` is such a request too: a worker may know
+paths that we do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+NEEDS: Final[Mapping[str, str]] = {
+    "/chat/completions": "chat",
+    "/responses": "chat",
+    "/messages": "chat",
+    "/messages/count_tokens": "chat",
+    "/completions": "completions",
+    "/completion": "completions",
+    "/embeddings": "embeddings",
+    "/rerank": "rerank",
+    "/reranking": "rerank",
+    "/images/generations": "image_generation",
+    "/images/edits": "image_edit",
+    "/images/descriptions": "describe",
+    "/sdapi/v1/txt2img": "image_generation",
+    "/sdapi/v1/img2img": "image_edit",
+}
+"""What a model must be able to do at a path, without its /v1 or /v."""
+
+BUNDLED: Final = frozenset(
+    {
+        "/chat/completions",
+        "/completions",
+        "/embeddings",
+        "/rerank",
+        "/images/generations",
+        "/images/edits",
+        "/images/descriptions",
+    }
+)
+"""All that our own workers serve, without /v1: to be asked elsewhere is not worth a swap."""
+
+PREFIXES: Final = ("/v1/", "/v/", "/sdapi/")
+ASKED: Final = ("/v1/audio/voices", "/sdapi/v1/loras", "/props")
+"""GETs whose query names the model."""
+
+_SPOKEN = ("/audio/speech", "/audio/voices", "/audio/transcriptions")
+_BARE = ("/infill", "/completion", "/audioapi/v1/tasks/run")
+_RENAMED: Final[Mapping[str, str]] = {"/audioapi/v1/tasks/run": "/v1/tasks/run"}
+
+
+def _posted() -> Iterable[str]:
+    plain = [path for path in NEEDS if not path.startswith("/sdapi/")]
+    for path in (*plain, *_SPOKEN):
+        yield f"/v1{path}"
+    for path in plain:
+        yield path
+        if not path.startswith("/images/"):
+            yield f"/v{path}"
+    yield from (path for path in NEEDS if path.startswith("/sdapi/"))
+    yield from _BARE
+
+
+POSTED: Final = tuple(dict.fromkeys(_posted()))
+"""POSTs whose body names the model, as far as they are known by name."""
+
+
+def is_for_a_model(method: str, path: str, prefixes: Iterable[str] = ()) -> bool:
+    """Tell whether a request is for the model that it names; `prefixes` are the config's own."""
+    if method == "GET":
+        return path in ASKED
+    if method != "POST":
+        return False
+    own = [prefix.rstrip("/") for prefix in prefixes]
+    further = (f"{prefix}/" for prefix in own)
+    return path in POSTED or path in own or path.startswith((*PREFIXES, *further))
+
+
+def need_of(path: str) -> str | None:
+    """Name what a model must be able to do to be asked at a path; None: nobody knows."""
+    return NEEDS.get(plain(path))
+
+
+def is_bundled(path: str) -> bool:
+    """Tell whether a worker of ours may know the path."""
+    return plain(path) in BUNDLED
+
+
+def plain(path: str) -> str:
+    """Take the /v1 or /v off a path."""
+    for prefix in ("/v1/", "/v/"):
+        if path.startswith(prefix):
+            return path[len(prefix) - 1 :]
+    return path
+
+
+def upstream_path(target: str) -> str:
+    """Give what the worker is asked at, for a path with or without its query."""
+    path, mark, query = target.partition("?")
+    path = path[2:] if path.startswith("/v/") else _RENAMED.get(path, path)
+    return f"{path}{mark}{query}"

@@ -1,0 +1,202 @@
+"""/upstream and /comfyui: who is meant by a path, what of it goes on, and what must not load."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+import pytest_asyncio
+from yarl import URL
+
+from tests.proxy.scripted import command
+from tests.proxy.served import Hotseat, served, spawned
+
+CONFIG = """
+models:
+  plain: {aliases: [short, "with space"], echo: {}}
+  org/seer: {echo: {}}
+  org/seer/deep: {echo: {}}
+  comfyui_auto: {echo: {}}
+  other: {echo: {}}
+profiles:
+  swapped: {pins: {short: other, gone: ""}}
+"""
+UPLOAD_BYTES = 40_000_000
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hotseat(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hotseat]:
+    """Serve one proxy for all tests of this module."""
+    async with served(CONFIG, tmp_path_factory.mktemp("upstream")) as one:
+        yield one
+
+
+async def seen_by(
+    hotseat: Hotseat, path: str | URL, method: str = "GET", **more: Any
+) -> dict[str, Any]:
+    """Ask, and give what the worker has seen."""
+    async with hotseat.session.request(method, path, **more) as answer:
+        assert answer.status == 200
+        seen: dict[str, Any] = await answer.json()
+        return seen
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("/upstream/plain/", "/"),
+        ("/upstream/plain/a%2Fb/%20c?q=1%26&q=%2F", "/a%2Fb/%20c?q=1%26&q=%2F"),
+        ("/upstream/plain//double//", "//double//"),
+        ("/upstream/plain/a?", "/a"),
+        ("/upstream/with%20space/x", "/x"),
+        ("/upstream/org/seer/x", "/x"),
+        ("/upstream/org%2Fseer/x", "/x"),
+        ("/upstream/org%2fseer/deep/x", "/x"),
+        ("/upstream/org/seer/deeper", "/deeper"),
+        ("/upstream/short/upstream/plain/x", "/upstream/plain/x"),
+    ],
+)
+async def test_the_rest_goes_on_as_it_came(hotseat: Hotseat, path: str, seen: str) -> None:
+    """Escapes and queries, behind the longest name that fits."""
+    told = await seen_by(hotseat, URL(hotseat.url + path, encoded=True))
+
+    assert told["path"] == seen
+
+
+async def test_the_longest_name_wins(hotseat: Hotseat) -> None:
+    """Though a shorter one fits as well."""
+    await seen_by(hotseat, "/upstream/org/seer/deep/x")
+
+    assert set(await hotseat.running()) == {"org/seer/deep"}
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 301), ("HEAD", 301), ("POST", 308), ("PUT", 308)]
+)
+async def test_a_bare_name_leads_to_its_slash(hotseat: Hotseat, method: str, status: int) -> None:
+    """Nothing is loaded for that, and the query is kept."""
+    await hotseat.chat("other")
+    async with hotseat.session.request(
+        method, "/upstream/org%2Fseer?a=%20b", allow_redirects=False
+    ) as answer:
+        assert answer.status == status
+        assert answer.headers["Location"] == "/upstream/org%2Fseer/?a=%20b"
+    assert set(await hotseat.running()) == {"other"}
+
+
+@pytest.mark.parametrize("path", ["/upstream/nope/x", "/upstream/", "/upstream/org/x"])
+async def test_unknown_names_are_404(hotseat: Hotseat, path: str) -> None:
+    """As JSON, with what there is."""
+    answer = await hotseat.get(path)
+
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+
+
+async def test_any_method_and_body_passes(hotseat: Hotseat) -> None:
+    """Even what is no JSON, and no POST."""
+    raw = bytes(range(256))
+    told = await seen_by(hotseat, "/upstream/plain/x", "PATCH", data=io.BytesIO(raw))
+
+    assert told["method"] == "PATCH"
+    assert base64.b64decode(told["body"]) == raw
+
+
+async def test_what_a_page_brings_along_loads_nothing(hotseat: Hotseat) -> None:
+    """upstream.ignorePaths: 409 while the model is away, served while it is there."""
+    await hotseat.chat("other")
+    refused = await hotseat.get("/upstream/plain/app.js?v=1")
+    assert (refused.status, refused.error["code"]) == (409, "model_not_ready")
+    assert "ignorePaths" in refused.error["message"]
+    assert set(await hotseat.running()) == {"other"}
+
+    await seen_by(hotseat, "/upstream/plain/page")
+    assert (await seen_by(hotseat, "/upstream/plain/app.js?v=1"))["path"] == "/app.js?v=1"
+
+
+async def test_pins_of_the_active_profile_count(hotseat: Hotseat) -> None:
+    """Aliases lead elsewhere while it is active."""
+    async with hotseat.session.put("/api/profiles/active", json={"name": "swapped"}) as answer:
+        assert answer.status == 200
+    await seen_by(hotseat, "/upstream/short/x")
+    assert set(await hotseat.running()) == {"other"}
+    assert (await hotseat.get("/upstream/gone/x")).status == 404
+
+    async with hotseat.session.put("/api/profiles/active", json={"name": None}) as answer:
+        assert answer.status == 200
+    await seen_by(hotseat, "/upstream/short/x")
+    assert set(await hotseat.running()) == {"plain"}
+
+
+async def test_comfyui_has_a_path_of_its_own(hotseat: Hotseat) -> None:
+    """Only its page loads it; what the page brings along does not."""
+    await hotseat.chat("other")
+    refused = await hotseat.get("/comfyui/api/queue")
+    async with hotseat.session.get("/comfyui?a=1", allow_redirects=False) as bare:
+        assert (bare.status, bare.headers["Location"]) == (301, "/comfyui/?a=1")
+    assert (refused.status, set(await hotseat.running())) == (409, {"other"})
+
+    page = await seen_by(hotseat, "/comfyui/")
+    rest = await seen_by(hotseat, URL(f"{hotseat.url}/comfyui/api/queue?x=%2F", encoded=True))
+    assert (page["path"], rest["path"]) == ("/", "/api/queue?x=%2F")
+    assert set(await hotseat.running()) == {"comfyui_auto"}
+
+
+async def test_comfyui_needs_its_model(tmp_path: Path) -> None:
+    """Without one by that name there is nothing to be had."""
+    async with served("models: {a: {echo: {}}}", tmp_path) as hotseat:
+        answer = await hotseat.get("/comfyui/")
+
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+
+
+async def test_a_large_upload_costs_almost_no_memory(tmp_path: Path) -> None:
+    """40 MB go through the proxy, and its peak grows by a few."""
+    async with spawned(f"models: {{a: {{cmd: {command()}}}}}", tmp_path) as (hotseat, process):
+        await seen_by(hotseat, "/upstream/a/count", "POST", data=b"x" * 100_000)
+        before = peak_bytes(process.pid)
+        told = await seen_by(
+            hotseat, "/upstream/a/count", "POST", data=io.BytesIO(bytes(UPLOAD_BYTES))
+        )
+        grown = peak_bytes(process.pid) - before
+
+    assert told["received_bytes"] == UPLOAD_BYTES
+    assert grown < UPLOAD_BYTES / 4
+
+
+def peak_bytes(pid: int) -> int:
+    """Tell the most that the process has held so far."""
+    assert psutil.pid_exists(pid)
+    status = Path(f"/proc/{pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) << 10
+
+
+async def test_a_peers_model_is_reached_and_counted(tmp_path: Path) -> None:
+    """By its full name; like one of ours it is among what was asked."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    async with served("models: {a: {echo: {}}}", there) as far:
+        address = f"{{proxy: '{far.url}/upstream/a', models: [a]}}"
+        async with served(
+            f"{{peers: {{far: {address}}}, models: {{b: {{echo: {{}}}}}}}}", here
+        ) as one:
+            target = URL(f"{one.url}/upstream/far/a/x%2Fy?q=%26", encoded=True)
+            told = await seen_by(one, target, "POST", data=b"{}")
+            [entry] = (await one.get("/api/metrics/activity")).body["data"]
+            with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                await one.session.ws_connect("/upstream/far/a/talk")
+            metrics = (await one.get("/metrics")).body
+
+    assert told["path"] == "/x%2Fy?q=%26"
+    assert (entry["model"], entry["resp_status_code"]) == ("far/a", 200)
+    assert 'hotseat_requests_total{model="far/a",status="200"} 1.0' in metrics
+    assert caught.value.status == 400
