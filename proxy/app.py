@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
 from proxy.budget import Devices, budgets_of
 from proxy.bundled import Estimate, check_options
-from proxy.config import Config, Document, Problem
+from proxy.config import Config, Document, Loaded, Problem
 from proxy.demand import Demands
 from proxy.errors import StartFailed
 from proxy.footprints import Footprints, default_path
 from proxy.logs import EventFormatter, HubHandler, LogHub
-from proxy.memory import open_gpus
+from proxy.maker import Maker
+from proxy.memory import Gpus, open_gpus
 from proxy.metrics import Metrics
 from proxy.pool import Pool
 from proxy.refusals import amounts
+from proxy.reload import Reloader, Rereading
 from proxy.report import Outlook, homes_of, look, trials, with_savers
 from proxy.routes import application
+from proxy.routes.keys import RELOADER
 from proxy.rundir import run_dir
+from proxy.setup import Setup
 from proxy.swaps import SwapLog
+from proxy.sweep import sweep
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +47,27 @@ LEVELS = {
 
 
 @contextmanager
-def logging_to(hub: LogHub, level: int) -> Iterator[None]:
-    """Send our log to stderr and to the hub for the length of the block."""
+def logging_to(hub: LogHub, config: Config) -> Iterator[None]:
+    """Send our log to the hub, and to stderr as the config says, for the length of the block."""
     root, before = logging.getLogger("proxy"), logging.getLogger("proxy").level
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr), HubHandler(hub)]
+    handlers: list[logging.Handler] = [HubHandler(hub)]
+    if config.log_to_stdout in ("proxy", "both"):
+        handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(EventFormatter())
         root.addHandler(handler)
-    root.setLevel(level)
+    set_level(config)
     try:
         yield
     finally:
         for handler in handlers:
             root.removeHandler(handler)
         root.setLevel(before)
+
+
+def set_level(config: Config) -> None:
+    """Say from now on what is grave enough."""
+    logging.getLogger("proxy").setLevel(LEVELS[config.log_level])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +94,8 @@ async def survey(config: Config, document: Document | None = None) -> Survey:
         for name, told in zip(models, checked, strict=True):
             for one in told.problems:
                 where = ("models", name, kind, *one.option.split("."))
-                line = document.line_of(where) if document else None
-                problems.append(Problem(where, one.message, line))
+                problem = Problem(where, one.message)
+                problems.append(document.placed(problem) if document else problem)
             if told.memory is not None:
                 estimates[name] = told.memory
     return Survey(problems, estimates)
@@ -90,9 +105,14 @@ async def survey(config: Config, document: Document | None = None) -> Survey:
 def opened_devices(config: Config) -> Iterator[Devices]:
     """Open what can be looked at, for the length of the block. Raises NoBudget."""
     with open_gpus() as gpus:
-        devices = Devices(gpus, budgets_of(config, gpus))
-        homes_of(config, devices)  # complains where there is no such GPU
-        yield devices
+        yield devices_of(config, gpus)
+
+
+def devices_of(config: Config, gpus: Gpus) -> Devices:
+    """Count the devices as the config wants them counted. Raises NoBudget."""
+    devices = Devices(gpus, budgets_of(config, gpus))
+    homes_of(config, devices)  # complains where there is no such GPU
+    return devices
 
 
 def demands_of(config: Config, devices: Devices, estimates: Mapping[str, Estimate]) -> Demands:
@@ -121,6 +141,7 @@ class Server:
     port: int
     pool: Pool
     runner: web.AppRunner
+    reloader: Reloader
 
     async def drain(self, drain_s: float) -> None:
         """Stop listening, and let running requests end within `drain_s`."""
@@ -137,38 +158,70 @@ def listen(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    config: Config, listener: socket.socket, surveyed: Survey | None = None
+    config: Config,
+    listener: socket.socket,
+    surveyed: Survey | None = None,
+    *,
+    rereading: Rereading | None = None,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Server]:
     """Serve on `listener` for the length of the block; afterwards no worker is left.
 
     Raises NoBudget when the devices cannot be looked at as the config asks.
     """
     hub, metrics = LogHub(), Metrics()
+    swaps = SwapLog(metrics)
     with (
         listener,
-        logging_to(hub, LEVELS[config.log_level]),
-        run_dir() as folder,
+        logging_to(hub, config),
         opened_devices(config) as devices,
+        run_dir() as folder,
     ):
-        if surveyed is None and devices.budgets:
-            surveyed = await survey(config)
-        demands = demands_of(config, devices, surveyed.estimates if surveyed else {})
-        swaps = SwapLog(metrics)
-        async with Pool(
-            config, folder, hub=hub, devices=devices, demands=demands, swaps=swaps, metrics=metrics
-        ) as pool:
-            runner = web.AppRunner(
-                application(pool, hub, swaps, metrics),
-                handler_cancellation=True,  # a client that leaves gives its place back
-                access_log=None,
-                shutdown_timeout=1.0,
-            )
-            await runner.setup()
-            try:
-                await web.SockSite(runner, listener, backlog=BACKLOG).start()
-                pool.seat_pinned()
+        await asyncio.to_thread(sweep)
+        setup = await _first_setup(config, devices, surveyed)
+        maker = Maker(folder, hub, shows_lines=config.log_to_stdout in ("upstream", "both"))
+        async with Pool(setup, maker, swaps=swaps, metrics=metrics) as pool:
+            reloader = Reloader(pool, rereading, partial(_next_setup, pool), set_level)
+            face = application(pool, hub, swaps, metrics)
+            face[RELOADER] = reloader
+            async with _listening(face, listener, ssl_context) as runner:
+                pool.begin()
                 bound: int = listener.getsockname()[1]
                 log.info("serving", extra={"port": bound, "budget": amounts(pool.standing.budget)})
-                yield Server(bound, pool, runner)
-            finally:
-                await runner.cleanup()
+                pool.run_beside(reloader.run())
+                yield Server(bound, pool, runner, reloader)
+
+
+async def _first_setup(config: Config, devices: Devices, surveyed: Survey | None) -> Setup:
+    if surveyed is None and devices.budgets:
+        surveyed = await survey(config)
+    return Setup(
+        config, devices, demands_of(config, devices, surveyed.estimates if surveyed else {})
+    )
+
+
+async def _next_setup(pool: Pool, loaded: Loaded) -> tuple[Setup, Sequence[Problem]]:
+    """Make what follows from another config: what was opened and learned goes on with it."""
+    config, before = loaded.config, pool.setup
+    devices = devices_of(config, before.devices.gpus)
+    surveyed = await survey(config, loaded.document)
+    demands = before.demands.renewed(config, devices, surveyed.estimates)
+    return Setup(config, devices, demands), surveyed.problems
+
+
+@asynccontextmanager
+async def _listening(
+    face: web.Application, listener: socket.socket, ssl_context: ssl.SSLContext | None
+) -> AsyncIterator[web.AppRunner]:
+    runner = web.AppRunner(
+        face,
+        handler_cancellation=True,  # a client that leaves gives its place back
+        access_log=None,
+        shutdown_timeout=1.0,
+    )
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, ssl_context=ssl_context, backlog=BACKLOG).start()
+        yield runner
+    finally:
+        await runner.cleanup()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import aiohttp
 from pydantic import BaseModel, Field
 
+from proxy.child import Child
 from proxy.config import ModelConfig
 from proxy.errors import StartFailed
 from proxy.process import Process
@@ -36,6 +37,7 @@ class Bundled:
 
     def __init__(self, model: ModelConfig, socket: Path) -> None:
         self._options = dict(model.options)
+        self.environment: Mapping[str, str] = model.env
         self._socket = str(socket)
         self._argv = [*program(model.kind), "--socket", self._socket]
 
@@ -73,6 +75,9 @@ class Bundled:
             told = f"the worker broke its contract with a status line: {error}"
             raise StartFailed(told, reason="crashed") from error
         raise await process.crashed()
+
+    def stop_command(self, _child: Child) -> Sequence[str]:
+        return ()
 
     def clean_up(self) -> None:
         """Remove the socket, which a killed worker leaves behind."""

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from proxy.logs import LINE_BYTES
+from proxy.processes import alive_after, held, is_in_group
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ class Child:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def has_exited(self) -> bool:
+        return self._process.returncode is not None
 
     def tell(self, line: str) -> None:
         """Write a line to stdin. It must fit the pipe's buffer (64 KiB), so it never blocks."""
@@ -63,21 +68,15 @@ class Child:
     async def _group_is_gone(self) -> None:
         """Wait for the process and, with a bound, for what else is in its group.
 
-        The leader is ours to reap; of the others, which may hold device memory a little longer,
-        the kernel tells only when asked.
+        The leader is ours to reap; the others may hold device memory a little longer.
         """
         await self._process.wait()
-        pause_s, deadline = 0.001, asyncio.get_running_loop().time() + GROUP_GONE_WITHIN_S
-        while self._signal(NO_SIGNAL):
-            if asyncio.get_running_loop().time() > deadline:
-                log.warning("group_outlives_sigkill", extra={"pid": self.pid})
-                return
-            await asyncio.sleep(pause_s)  # back-off, up to 16 ms
-            pause_s = min(pause_s * 2, 0.016)
+        if self._signal(NO_SIGNAL) and await asyncio.to_thread(_outlives, self.pid):
+            log.warning("group_outlives_sigkill", extra={"pid": self.pid})
 
     async def _exits_within(self, seconds: float) -> bool:
-        if self._process.returncode is not None or seconds <= 0:
-            return self._process.returncode is not None
+        if self.has_exited or seconds <= 0:
+            return self.has_exited
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(seconds):
@@ -95,6 +94,16 @@ class Child:
         except PermissionError:  # somebody in it has become another user
             log.warning("not_ours_to_signal", extra={"pid": self.pid, "signal": number})
         return True
+
+
+def _outlives(group: int) -> bool:
+    """Wait until nobody is left in a group that was killed; tell whether somebody is."""
+    with held(lambda pid: is_in_group(pid, group)) as members:
+        outlives = bool(alive_after(members, GROUP_GONE_WITHIN_S))
+        for member in members:
+            with suppress(ChildProcessError):  # none of ours, as a rule; all are in a container
+                os.waitid(os.P_PIDFD, member.fd, os.WEXITED | os.WNOHANG)
+        return outlives
 
 
 async def spawn(

@@ -2,7 +2,7 @@
 
 Declared, else learned, else estimated from the heads of the files; what was measured counts where
 it is more than what was declared. A GPU without a budget is one seat, which all but the pinned
-demand.
+demand; unless there are rules of company, which then stand for it.
 """
 
 from __future__ import annotations
@@ -70,6 +70,12 @@ class Demands:
         self._digests = {name: _digest(model) for name, model in config.models.items()}
         self.drifted: set[str] = set()  # who holds more than it declares, and was told so
 
+    def renewed(
+        self, config: Config, devices: Devices, estimates: Mapping[str, Estimate]
+    ) -> Demands:
+        """Make those of another config; what was learned is theirs too."""
+        return Demands(config, devices, estimates, self._footprints)
+
     @property
     def budget(self) -> Demand:
         """What there is when nobody else uses the devices."""
@@ -78,7 +84,7 @@ class Demands:
 
     @property
     def _has_seat(self) -> bool:
-        return self._config.gpu.memory is None
+        return self._config.is_one_seat
 
     def models(self) -> list[Model]:
         """Tell the scheduler what it needs to know of each model."""

@@ -6,52 +6,91 @@ import asyncio
 import os
 import shlex
 import shutil
-import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
+from yarl import URL
 
 from proxy import guard
+from proxy.child import Child
 from proxy.config import ModelConfig
 from proxy.errors import StartFailed
+from proxy.named_files import missing_file
+from proxy.ports import NoPort, Ports
 from proxy.process import Process
 
 PROBE_FIRST_S = 0.005
 PROBE_LONGEST_S = 0.1
 PROBE_TIMEOUT_S = 1.0
+PROBE_TIMEOUT_LONGEST_S = 10.0
+PORT, PID = "${PORT}", "${PID}"
+OK = 200
 
 
 class Foreign:
     """The way of a `cmd:`; which port ${PORT} is, is settled by `load`."""
 
-    def __init__(self, model: ModelConfig) -> None:
-        self._argv = shlex.split(model.cmd or "", comments=True)
-        self._check_endpoint = model.check_endpoint
-        self.url = model.proxy.rstrip("/")
+    def __init__(self, model: ModelConfig, ports: Ports, first_port: int | None) -> None:
+        self._model = model
+        self._ports = ports
+        self._first_port = first_port
+        self._port = ""
+        texts = (model.proxy, model.check_endpoint, *model.argv, *model.env.values())
+        self._needs_port = any(PORT in text for text in texts)
 
     @property
     def command(self) -> str:
         return shlex.join(self._argv)
+
+    @property
+    def url(self) -> str:
+        return self._filled_in(self._model.proxy).rstrip("/")
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {name: self._filled_in(text) for name, text in self._model.env.items()}
+
+    @property
+    def _argv(self) -> Sequence[str]:
+        return [self._filled_in(word) for word in self._model.argv]
+
+    def _filled_in(self, text: str) -> str:
+        return text.replace(PORT, self._port) if self._port else text
 
     async def prepare(self, process: Process) -> None:
         """Look whether the command can be run at all; running it is `load`."""
         program = self._argv[0]
         if os.path.dirname(program):  # noqa: PTH120  # as execvp sees it: has it a slash?
             program = str(process.cwd / program)
-        if shutil.which(program, path=process.environment.get("PATH")) is None:
+        found = shutil.which(program, path=process.environment.get("PATH"))
+        if found is None:
             raise StartFailed(
                 f"no such program: {program}; give its full path in cmd", reason="not_installed"
             )
+        missing = missing_file(self._argv, Path(found), process.cwd)
+        if missing is not None:
+            raise StartFailed(f"no such file: {missing}; see cmd", reason="no_such_file")
         # a kept-alive connection is not used again: llama-server drops some right after a stream
-        process.connect(aiohttp.TCPConnector(limit=0, force_close=True))
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        process.connect(connector, connect_s=self._model.timeouts.connect)
 
     async def load(self, process: Process) -> Mapping[str, Any]:
-        port = str(free_port())  # only now: one that is free may be taken a minute later
-        self._argv = [word.replace("${PORT}", port) for word in self._argv]
-        self.url = self.url.replace("${PORT}", port)
+        try:
+            await self._come_up(process)
+        except StartFailed as failure:
+            if failure.reason != "port_in_use" or not self._needs_port:
+                raise
+            await process.begin_anew()  # somebody took the port between our look and its bind
+            await self._come_up(process)
+        return {}
+
+    async def _come_up(self, process: Process) -> None:
+        self._take_port()
         child = await process.spawn([sys.executable, "-I", "-S", guard.__file__, *self._argv])
         async with asyncio.TaskGroup() as tasks:
             exited = tasks.create_task(child.exited())
@@ -62,31 +101,55 @@ class Foreign:
             answers.cancel()
         if has_exited:
             raise await process.crashed()
-        return {}
+
+    def _take_port(self) -> None:
+        """Choose the port, only now: one that is free may be taken a minute later."""
+        if not self._needs_port:
+            return
+        self.clean_up()
+        try:
+            self._port = str(self._ports.give(self._first_port))
+        except NoPort as error:
+            raise StartFailed(str(error), reason="port_in_use") from error
+
+    def stop_command(self, child: Child) -> Sequence[str]:
+        """Fill in whom the command has to end: what the guard runs, not the guard."""
+        if not self._model.stop_argv:
+            return ()
+        with suppress(psutil.NoSuchProcess):
+            pids = [str(one.pid) for one in psutil.Process(child.pid).children()]
+            if pids:
+                return [self._filled_in(w).replace(PID, pids[0]) for w in self._model.stop_argv]
+        return ()
 
     def clean_up(self) -> None:
-        """Leave nothing: a port is nobody's once its process is gone."""
+        """Give the port back: it is nobody's once its process is gone."""
+        if self._port:
+            self._ports.take_back(int(self._port))
+        self._port = ""
 
     async def _answers(self, session: aiohttp.ClientSession) -> None:
-        """Probe until the check endpoint says 200; the caller's deadline bounds it."""
-        if self._check_endpoint == "none":
-            return
-        pause_s = PROBE_FIRST_S
-        while not await self._probe(session):
+        """Probe until it is ready; the caller's deadline bounds it."""
+        pause_s, timeout_s = PROBE_FIRST_S, PROBE_TIMEOUT_S
+        while not await self._is_ready(session, timeout_s):
             await asyncio.sleep(pause_s)  # back-off: a foreign program cannot tell us
             pause_s = min(pause_s * 1.5, PROBE_LONGEST_S)
+            timeout_s = min(timeout_s * 1.5, PROBE_TIMEOUT_LONGEST_S)
 
-    async def _probe(self, session: aiohttp.ClientSession) -> bool:
-        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with session.get(self.url + self._check_endpoint, timeout=timeout) as answer:
-                return answer.status == 200  # noqa: PLR2004
+    async def _is_ready(self, session: aiohttp.ClientSession, timeout_s: float) -> bool:
+        """Ask the check endpoint, which says 200; without one, being there will do."""
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            if self._model.check_endpoint == "none":
+                return await _is_listened_at(URL(self.url), timeout_s)
+            url = f"{self.url}/{self._filled_in(self._model.check_endpoint).lstrip('/')}"
+            timeout = aiohttp.ClientTimeout(total=timeout_s)
+            async with session.get(url, timeout=timeout, allow_redirects=False) as answer:
+                return answer.status == OK
         return False
 
 
-def free_port() -> int:
-    """Find a port of the loopback interface that is free now; the worker binds it at once."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+async def _is_listened_at(url: URL, timeout_s: float) -> bool:
+    async with asyncio.timeout(timeout_s):
+        _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.close()
+    return True

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy import errors
-from proxy.demand import Demands
 from proxy.scheduler import Event, Prepared, Stuck
 from proxy.seat import Seat
 from proxy.swaps import SwapLog, Victim
@@ -17,21 +16,14 @@ from proxy.watch import Watch
 log = logging.getLogger(__name__)
 
 STUCK_AFTER_S = 5.0  # beyond its grace: by then a process is dead and its memory is free
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long things may take."""
-
-    start_s: float
-    grace_s: float  # between SIGTERM and SIGKILL
+CLOSING_S = 1.0
+"""How long memory is waited for at the very end: nobody is to load into it."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """What every worker's life has to do with."""
 
-    demands: Demands
     watch: Watch
     swaps: SwapLog
     feed: Callable[[Event], None]
@@ -43,9 +35,8 @@ class World:
 class Life:
     """The only one to start, await and end the process of its seat."""
 
-    def __init__(self, seat: Seat, limits: Limits, world: World) -> None:
+    def __init__(self, seat: Seat, world: World) -> None:
         self._seat = seat
-        self._limits = limits
         self._world = world
 
     async def live(self) -> None:
@@ -79,10 +70,12 @@ class Life:
 
     async def _rise(self) -> errors.StartFailed | None:
         """Go from nothing to ready and wait for the end; gives why it did not get ready."""
-        seat, limit_s = self._seat, self._limits.start_s
+        seat = self._seat
+        limit_s = seat.start_s
         try:
             await self._prepare()
             await seat.may_load.wait()
+            await self._forerunners_gone()
             await self._load()
         except TimeoutError:
             told = f"{seat.model} was not ready within {limit_s:g} s (healthCheckTimeout)"
@@ -99,7 +92,7 @@ class Life:
 
     async def _prepare(self) -> None:
         seat = self._seat
-        async with asyncio.timeout(self._limits.start_s):
+        async with asyncio.timeout(seat.start_s):
             await seat.process.prepare()
         checked_at = seat.process.checked_at
         seat.prepared_at = _now()
@@ -107,17 +100,24 @@ class Life:
         seat.swap.import_s = seat.prepared_at - checked_at if checked_at is not None else None
         self._world.feed(Prepared(seat.id))
 
+    async def _forerunners_gone(self) -> None:
+        """Let who ran under an older config have left: a port of its own may be this one's too."""
+        for seat in self._seat.forerunners:
+            await seat.gone.wait()
+            self._seat.load_began_at = _now()
+        self._seat.forerunners = ()
+
     async def _load(self) -> None:
         seat, swap = self._seat, self._seat.swap
         swap.wait_s = seat.load_began_at - seat.prepared_at
         self._world.swaps.add(swap, since=seat.asked_at)
-        async with asyncio.timeout(self._limits.start_s):
+        async with asyncio.timeout(seat.start_s):
             seat.facts = await seat.process.load()
         await self._world.watch.look_at_ready(seat)
         seat.ready_at = _now()
         swap.load_s, swap.read_s = seat.ready_at - seat.load_began_at, seat.process.read_s
         swap.total_s = seat.ready_at - seat.asked_at
-        self._world.demands.note_times(seat.model, load_s=swap.load_s)
+        seat.setup.demands.note_times(seat.model, load_s=swap.load_s)
 
     async def _see_off(self) -> None:
         """End the process, and wait until all that it held is free; tell when that takes long."""
@@ -125,7 +125,7 @@ class Life:
         await world.watch.look_before_stop(seat)
         async with asyncio.TaskGroup() as tasks:
             end = tasks.create_task(self._end())
-            await asyncio.wait({end}, timeout=self._limits.grace_s + STUCK_AFTER_S)
+            await asyncio.wait({end}, timeout=seat.grace_s + STUCK_AFTER_S)
             if end.done():
                 return
             seat.is_stuck = True
@@ -139,10 +139,11 @@ class Life:
 
     async def _end(self) -> None:
         seat = self._seat
-        await seat.process.stop(self._limits.grace_s)
+        await seat.process.stop(seat.grace_s)
         seat.ended.set()
         reaped_at = _now()
-        await self._world.watch.seen_free(seat)
+        if seat.held:
+            await self._memory_seen_free()
         freed_at, order = _now(), seat.order
         self._world.swaps.note_departure(
             Victim(
@@ -155,6 +156,19 @@ class Life:
                 memory_free_s=freed_at - reaped_at,
             )
         )
+
+    async def _memory_seen_free(self) -> None:
+        """Wait until what the process held is free; when the server is about to end, not long."""
+        async with asyncio.TaskGroup() as tasks:
+            free = tasks.create_task(self._world.watch.seen_free(self._seat))
+            closing = tasks.create_task(self._world.is_closing.wait())
+            await asyncio.wait({free, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not free.done():
+                await asyncio.wait({free}, timeout=CLOSING_S)
+            if not free.done():
+                log.warning("memory_not_seen_free", extra={"model": self._seat.model})
+            free.cancel()
+            closing.cancel()
 
 
 def _now() -> float:

@@ -9,38 +9,29 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self, assert_never
 
-from proxy import errors
-from proxy.budget import Devices
-from proxy.bundled import Bundled
+from proxy.books import Books
 from proxy.config import Config
-from proxy.demand import PLAIN, Demands, RequestClass
-from proxy.foreign import Foreign
-from proxy.life import Life, Limits, World
-from proxy.logs import LogHub
+from proxy.crew import Crew, Pens
+from proxy.maker import Maker
 from proxy.metrics import Metrics
-from proxy.process import Process
-from proxy.refusals import amounts, has_bytes, refused
+from proxy.pins import Pins
+from proxy.refusals import refused
 from proxy.scheduler import (
     Arrived,
-    BecameReady,
-    BudgetChanged,
     Command,
-    Demand,
-    Ended,
     Event,
-    Exited,
     Grant,
     Left,
     Load,
     ModelName,
     Prepare,
     Refuse,
+    Reloaded,
     Scheduler,
     ShutdownAsked,
     Terminate,
@@ -51,73 +42,73 @@ from proxy.scheduler import (
     WorkerId,
 )
 from proxy.seat import Lease, Seat
+from proxy.setup import Setup
 from proxy.standing import Standing
-from proxy.swaps import Swap, SwapLog
+from proxy.swaps import SwapLog
 from proxy.ticket import Ticket
-from proxy.watch import Watch
 from proxy.wishes import Wish
 
 log = logging.getLogger(__name__)
 
-RETRY_PINNED_S = 60.0
+RELOAD_DRAIN_S = 600.0
+"""How long a worker may finish what it serves when its model has another config."""
 
 
 class Pool:
-    """The workers of one config. Use as an async context; leaving it ends every process."""
+    """The workers of one server. Use as an async context; leaving it ends every process."""
 
-    def __init__(  # noqa: PLR0913  # what app.py wires
-        self,
-        config: Config,
-        run_dir: Path,
-        *,
-        hub: LogHub,
-        devices: Devices,
-        demands: Demands,
-        swaps: SwapLog,
-        metrics: Metrics,
-    ) -> None:
-        self.config = config
-        self._run_dir = run_dir
-        self._hub = hub
-        self._devices = devices
-        self._demands = demands
+    def __init__(self, setup: Setup, maker: Maker, *, swaps: SwapLog, metrics: Metrics) -> None:
+        self._setup = setup
+        self._maker = maker
         self._swaps = swaps
         self._metrics = metrics
-        self._watch = Watch(devices, demands, yields=config.gpu.yields)
-        self._scheduler = Scheduler(demands.models(), demands.budget)
+        self._scheduler = Scheduler(
+            setup.demands.models(), setup.demands.budget, setup.config.company
+        )
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
-        self._watching: asyncio.Task[None] | None = None
-        self._saving: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
         self._numbers = itertools.count(1)
         self._tickets: dict[TicketId, Ticket] = {}
         self._seats: dict[WorkerId, Seat] = {}
-        self._failures: dict[ModelName, errors.StartFailed] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._is_feeding = False
         self._is_closing = asyncio.Event()
-        self.standing = Standing(self._scheduler.state, self._seats, self._watch)
-        self._world = World(
-            demands,
-            self._watch,
-            swaps,
-            feed=self._feed,
-            seated=self._seated,
-            ended=self._ended,
+        self._books = Books(setup, self._scheduler.state, self._seats, self._feed)
+        self._pins = Pins(lambda: self.config, self.lease, self._is_closing, self._spawn)
+        self.standing = Standing(self._scheduler.state, self._seats, self._books.watch)
+        self._crew = Crew(
+            maker,
+            self._books,
+            Pens(swaps, metrics),
+            self._scheduler.state,
+            seats=self._seats,
             is_closing=self._is_closing,
+            feed=self._feed,
+            spawn=self._spawn,
+            mourn=self._pins.keep,
         )
 
     def __repr__(self) -> str:
         return repr(self._scheduler).replace("Scheduler", "Pool", 1)
 
+    @property
+    def setup(self) -> Setup:
+        return self._setup
+
+    @property
+    def config(self) -> Config:
+        """The config as it is now; a reload puts another in its place."""
+        return self._setup.config
+
+    @property
+    def is_closing(self) -> bool:
+        return self._is_closing.is_set()
+
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        if self._watch.has_work:
-            await self._watch.look_first()
-            self._note_budget(dict(self._watch.budget))
-            state = self._scheduler.state
-            run = self._watch.run(state, self._seats.values, self._note_budget)
-            self._watching = self._tasks.create_task(run)
+        await self._books.look_first()
+        self.run_beside(self._books.run())
         return self
 
     async def __aexit__(
@@ -127,12 +118,19 @@ class Pool:
         trace: TracebackType | None,
     ) -> None:
         await self.shut_down(0.0)
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._beside:
+            task.cancel()
         try:
             await self._tasks.__aexit__(kind, error, trace)
         finally:
-            await asyncio.to_thread(self._demands.save)
+            await self._books.save()
+
+    def run_beside(self, work: Coroutine[object, object, None]) -> None:
+        """Do it until the block of the pool is left."""
+        self._beside.append(self._tasks.create_task(work))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        self._tasks.create_task(work)
 
     # Leases
 
@@ -146,8 +144,8 @@ class Pool:
         place back.
         """
         wish = wish or Wish()
-        request_class = self._demands.class_of(model, wish.pixels)
-        demand = {} if request_class == PLAIN else self._demand(model, request_class)
+        request_class = self._books.class_of(model, wish.pixels)
+        demand = self._books.demand(model, request_class)
         number = TicketId(next(self._numbers))
         self._tickets[number] = ticket = Ticket(number, model, request_class, cause)
         try:
@@ -156,11 +154,12 @@ class Pool:
         finally:
             seat = ticket.granted()
             if seat is not None:
-                self._learn(ticket, seat)
+                self._swaps.tell(seat.swap)
+                self._books.end(ticket, seat, self._loop.time() - ticket.granted_at)
             del self._tickets[number]
             self._feed(Left(number, was_served=ticket.is_served))
             if ticket.is_served and seat is not None and seat.id in self._seats:
-                self._tell_measured(seat)
+                self._books.tell_measured(seat)
 
     @asynccontextmanager
     async def lease(self, model: str, cause: str = "request") -> AsyncIterator[Lease]:
@@ -171,44 +170,45 @@ class Pool:
         with self.ask(model, cause=cause) as ticket:
             yield await ticket.lease()
 
-    def _learn(self, ticket: Ticket, seat: Seat) -> None:
-        """Note what the request has shown of its model, now that it is over."""
-        self._swaps.tell(seat.swap)
-        if self._watch.end(seat, ticket.request_class, was_well=ticket.is_served):
-            self._save_soon()
-        if ticket.is_served:
-            service_s = self._loop.time() - ticket.granted_at
-            self._demands.note_times(ticket.model, service_s=service_s)
-
     def note_out_of_memory(self, lease: Lease) -> None:
         """Remember that the worker ran out of memory while it served this."""
-        seat = lease.seat
-        self._demands.ran_out(seat.model, lease.request_class, lease.charge)
-        seat.process.forget_words()  # or its next end would pass for the same
-        log.warning("out_of_memory", extra={"model": seat.model, "when": "request"})
-        self._metrics.out_of_memory.labels(seat.model, "request").inc()
-        if seat.id in self._seats:
-            self._tell_measured(seat)
-
-    def seat_pinned(self) -> None:
-        """Load the pinned models, though nobody has asked for them."""
-        for name, model in self.config.models.items():
-            if model.pin:
-                self._tasks.create_task(self._keep_seated(name))
-
-    async def _keep_seated(self, model: str) -> None:
-        """Load the model, and try again as often as that fails, each time when it cools down."""
-        while not self._is_closing.is_set():
-            try:
-                async with self.lease(model, cause="pin"):
-                    return
-            except errors.HotseatError as error:
-                pause_s = error.retry_after_s or RETRY_PINNED_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._is_closing.wait()
+        self._books.ran_out(lease)
+        self._metrics.out_of_memory.labels(lease.seat.model, "request").inc()
+        if lease.seat.id in self._seats:
+            self._books.tell_measured(lease.seat)
 
     # What people ask
+
+    def begin(self) -> None:
+        """Load the pinned models and the preloaded ones, though nobody has asked for them."""
+        self._pins.keep_all()
+        self._pins.preload()
+
+    def reload(self, setup: Setup, changed: Collection[str]) -> None:
+        """Have another config from now on, in one step; who waits keeps his place.
+
+        Workers of the `changed` models, and of those that are gone, finish what they serve; all
+        others live on.
+        """
+        before, self._setup = self._setup, setup
+        kept = [
+            seat
+            for seat in self._seats.values()
+            if seat.setup is before
+            and seat.model in setup.config.models
+            and seat.model not in changed
+        ]
+        for seat in kept:
+            seat.setup = setup
+        names = frozenset(map(ModelName, changed))
+        for name in names:
+            self._crew.failures.pop(name, None)
+        self._books.reload(setup)
+        models, deadline = tuple(setup.demands.models()), self._loop.time() + RELOAD_DRAIN_S
+        company = setup.config.company
+        self._feed(Reloaded(models, self._books.budget, names, deadline, company))
+        self._books.recount(kept)
+        self._pins.keep_all()
 
     async def unload(self, model: str | None) -> None:
         """Unload the model, or all; running requests have the model's grace to end.
@@ -217,7 +217,7 @@ class Pool:
         """
         name = ModelName(model) if model is not None else None
         leaving = [seat for seat in self._seats.values() if name in (None, seat.model)]
-        grace_s = max((self._grace_s(seat.model) for seat in leaving), default=0.0)
+        grace_s = max((seat.grace_s for seat in leaving), default=0.0)
         self._feed(UnloadAsked(name, self._loop.time() + grace_s))
         for seat in leaving:
             await seat.gone.wait()
@@ -225,6 +225,7 @@ class Pool:
     async def shut_down(self, drain_s: float) -> None:
         """Take no more requests, let running ones end within `drain_s`, end every worker."""
         self._is_closing.set()
+        self._pins.wake()
         self._feed(ShutdownAsked(self._loop.time() + drain_s))
         for seat in list(self._seats.values()):
             await seat.gone.wait()
@@ -235,11 +236,6 @@ class Pool:
         """End every process at once, whatever its grace; `shut_down` must still be called."""
         for seat in self._seats.values():
             seat.process.kill()
-
-    def _save_soon(self) -> None:
-        """Keep what was learned, beside the loop: a disk may be slow, and the proxy killed."""
-        if self._saving is None or self._saving.done():
-            self._saving = self._tasks.create_task(asyncio.to_thread(self._demands.save))
 
     # Events in, commands out
 
@@ -256,16 +252,17 @@ class Pool:
                 self._do(command)
         finally:
             self._is_feeding = False
+        self.standing.note()
 
     def _do(self, command: Command) -> None:
         match command:
             case Prepare(worker_id, name):
-                self._seats[worker_id] = seat = self._new_seat(worker_id, name)
-                self._tasks.create_task(self._live(seat))
+                causes = (one.cause for one in self._tickets.values() if one.model == name)
+                self._crew.begin(self._setup, worker_id, name, next(causes, "request"))
             case Load(worker_id):
-                self._seats[worker_id].order_load(self._loop.time())
-            case Terminate(worker_id):
-                self._order_stop(command)
+                self._crew.order_load(worker_id)
+            case Terminate():
+                self._crew.order_stop(command)
             case Grant(ticket_id, worker_id):
                 self._grant(self._tickets[ticket_id], self._seats[worker_id])
             case Refuse(ticket_id):
@@ -277,21 +274,14 @@ class Pool:
 
     def _grant(self, ticket: Ticket, seat: Seat) -> None:
         if not ticket.seat.done():  # else it was cancelled, and is about to leave
-            self._watch.begin(seat, ticket.request_class)
+            self._books.begin(ticket, seat)
             ticket.grant(seat, self._scheduler.state.workers[seat.id].charge)
 
     def _refuse(self, ticket: Ticket, refusal: Refuse) -> None:
         if not ticket.seat.done():
-            state, name = self._scheduler.state, ticket.model
-            failure = self._failures.get(name)
-            needs = self._demands.reckon(name, ticket.request_class).demand
-            room = state.room(state.models[name]) if name in state.models else {}
-            ticket.refuse(refused(refusal, name, failure, needs=needs, room=room))
-
-    def _order_stop(self, order: Terminate) -> None:
-        now, worker = self._loop.time(), self._scheduler.state.workers[order.worker]
-        drain_s = now - worker.drain_began if worker.drain_began is not None else 0.0
-        self._seats[order.worker].order_stop(order, now, drain_s)
+            failure = self._crew.failures.get(ticket.model)
+            needs, room = self._books.needs(ticket), self._books.room(ticket.model)
+            ticket.refuse(refused(refusal, ticket.model, failure, needs=needs, room=room))
 
     def _set_alarm(self, when: float | None) -> None:
         if self._alarm is not None:
@@ -299,95 +289,3 @@ class Pool:
         self._alarm = None
         if when is not None:
             self._alarm = self._loop.call_at(when, self._feed, Woke())
-
-    def _note_budget(self, budget: Demand) -> None:
-        if budget != self._scheduler.state.budget:
-            log.debug("budget", extra={"bytes": dict(budget)})
-            self._feed(BudgetChanged(budget))
-
-    def _seated(self, seat: Seat) -> None:
-        self._feed(BecameReady(seat.id))
-        self._tell_measured(seat)
-        if not self._scheduler.state.workers[seat.id].leases:
-            self._swaps.tell(seat.swap)  # no answer's first byte is to be waited for
-
-    def _tell_measured(self, seat: Seat) -> None:
-        """Let the scheduler know what the worker and its model are now known to need, if new."""
-        state = self._scheduler.state
-        worker, model = state.workers[seat.id], state.models[seat.model]
-        measured = self._watch.measured(seat, state.room(model))
-        if measured is None:
-            return
-        known = (worker.charge, model.demand, model.feared, model.loads_alone)
-        if known != (measured.charge, measured.model_demand, measured.model_feared, False):
-            self._feed(measured)
-
-    def _demand(self, name: str, request_class: RequestClass) -> Demand:
-        """Tell what a worker must hold for such a request, with what is feared where it fits."""
-        state = self._scheduler.state
-        return self._demands.reckon(name, request_class).within(
-            state.room(state.models[ModelName(name)])
-        )
-
-    # The life of a worker
-
-    def _new_seat(self, worker_id: WorkerId, name: ModelName) -> Seat:
-        model = self.config.models[name]
-        way = (
-            Foreign(model)
-            if model.kind == "cmd"
-            else Bundled(model, self._run_dir / f"{worker_id}.sock")
-        )
-        process = Process(
-            model,
-            way,
-            cwd=self.config.folder,
-            devices=self._devices.environment(self.config, model),
-            on_line=lambda line: self._hub.write(name, line),
-        )
-        causes = (ticket.cause for ticket in self._tickets.values() if ticket.model == name)
-        swap = Swap(name, next(causes, "request"))
-        return Seat(worker_id, name, process, self._loop.time(), swap, self._swaps.tell)
-
-    async def _live(self, seat: Seat) -> None:
-        model = self.config.models[seat.model]
-        limits = Limits(self.config.start_timeout_s(model), self.config.grace_s(model))
-        try:
-            await Life(seat, limits, self._world).live()
-        finally:
-            seat.gone.set()  # whatever happens: there may be who waits for it
-        if seat.order is not None:
-            stop_s = self._loop.time() - (seat.stop_began_at or 0.0)
-            cause = seat.order.cause.value
-            log.info("unloaded", extra={"model": seat.model, "cause": cause, "stop_s": stop_s})
-        if seat.ready_at is not None:
-            self._swaps.tell(seat.swap)
-        del self._seats[seat.id]
-        self._feed(Exited(seat.id))
-
-    def _ended(self, seat: Seat, failure: errors.StartFailed | None) -> None:
-        """Take in that a process is over, unasked, and why it did not get ready, if so."""
-        if failure is not None:
-            self._note_failure(seat, failure)
-        else:
-            words = seat.process.last_words()
-            log.warning("worker_died", extra={"model": seat.model, "last_words": words})
-            if self.config.models[seat.model].pin:
-                self._tasks.create_task(self._keep_seated(seat.model))
-        ran_out = failure is not None and failure.reason == "out_of_memory"
-        self._feed(Ended(seat.id, out_of_memory=ran_out))
-
-    def _note_failure(self, seat: Seat, failure: errors.StartFailed) -> None:
-        worker = self._scheduler.state.workers[seat.id]
-        if failure.reason == "out_of_memory":
-            self._metrics.out_of_memory.labels(seat.model, "load").inc()
-        if failure.reason == "out_of_memory" and has_bytes(worker.charge):
-            given = (
-                f"it was given {amounts(worker.charge)} of {amounts(self._scheduler.state.budget)}"
-            )
-            failure = errors.StartFailed(f"{failure.message}; {given}", reason=failure.reason)
-        self._failures[seat.model] = failure
-        log.warning("start_failed", extra={"model": seat.model, "why": failure.message})
-
-    def _grace_s(self, name: str) -> float:
-        return self.config.grace_s(self.config.models[name])

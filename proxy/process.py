@@ -6,8 +6,9 @@ Two ways lead there: `bundled` workers keep the contract that the package `worke
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import Any, Protocol
 import aiohttp
 
 from proxy.child import Child, spawn
-from proxy.config import ModelConfig
+from proxy.diagnosis import TRACE, last_words, obituary, ran_out_of_memory, reason_of
 from proxy.errors import StartFailed
+
+log = logging.getLogger(__name__)
 
 ENVIRONMENT = {
     "GGML_NO_BACKTRACE": "1",  # an abort would fork debuggers that keep pipes and memory
@@ -29,18 +32,8 @@ ENVIRONMENT = {
 """Set for every worker unless the user's environment says otherwise."""
 
 TAIL_LINES = 40
+CONNECT_S = 5.0
 HEADER_BYTES = 64 << 10  # of one header line that a worker may answer with
-_TELLING = re.compile(r"error|fail|cannot|exception|no such|not found|memory|abort", re.IGNORECASE)
-
-_TRACE = re.compile(r"\s*(File \"|(Current )?[Tt]hread 0x|Extension modules:|Fatal Python error)")
-"""What faulthandler prints after an engine's own last words."""
-_NO_MEMORY = re.compile(
-    r"out ?of ?(device ?)?memory|cudaMalloc failed|can(no|')t allocate|bad_alloc|\bMemoryError\b"
-    r"|ALLOC_FAILED|(fail\w* to alloc\w*|alloc\w* fail\w*|unable to allocate).*buffer"
-    r"|buffer.*alloc\w* fail",
-    re.IGNORECASE,
-)
-"""How engines and drivers say it: CUDA, HIP, Vulkan, ggml, torch, C++, Python, the C library."""
 
 
 class Way(Protocol):
@@ -54,11 +47,18 @@ class Way(Protocol):
     def url(self) -> str:
         """Tell where it serves, without a slash at the end."""
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Give the variables that the user sets."""
+
     async def prepare(self, process: Process) -> None:
         """Start, as far as that takes no device memory. Raises StartFailed."""
 
     async def load(self, process: Process) -> Mapping[str, Any]:
         """Load; returns the worker's facts once it serves. Raises StartFailed."""
+
+    def stop_command(self, child: Child) -> Sequence[str]:
+        """Give what is to be run to end it, instead of a signal; nothing: a signal it is."""
 
     def clean_up(self) -> None:
         """Remove what is left when the process is gone."""
@@ -69,22 +69,21 @@ class Process:
 
     def __init__(
         self,
-        model: ModelConfig,
         way: Way,
         *,
         cwd: Path,
         on_line: Callable[[str], None],
-        devices: Mapping[str, str],
+        marks: Mapping[str, str],
     ) -> None:
-        """`devices` are variables that show the process its GPUs, and hide others."""
-        self._model = model
-        self._devices = devices
+        """Make one; `marks` are variables of ours: whose it is, which GPUs it may see."""
+        self._marks = marks
         self._way = way
         self.cwd = cwd
         self._on_line = on_line
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._session: aiohttp.ClientSession | None = None
         self.child: Child | None = None
+        self._asker: Child | None = None  # the user's own command, while it ends the process
         self.progress: float | None = None  # the part that is loaded, 0 to 1, if it says so
         self.read_s: float | None = None  # what it took to have its files read ahead
         self.checked_at: float | None = None  # the loop's time when its files were found sound
@@ -109,7 +108,7 @@ class Process:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**ENVIRONMENT, **os.environ, **self._devices, **self._model.env}
+        return {**ENVIRONMENT, **os.environ, **self._marks, **self._way.environment}
 
     async def prepare(self) -> None:
         await self._way.prepare(self)
@@ -126,16 +125,58 @@ class Process:
         """End it, whatever its state; nothing of it is left then."""
         try:
             if self.child is not None:
-                await self.child.stop(grace_s)
+                await self._end(self.child, grace_s)
         finally:
             if self._session is not None:
                 await self._session.close()
             self._way.clean_up()
 
+    async def _end(self, child: Child, grace_s: float) -> None:
+        """Let the user's own command end it, or else a signal; one grace bounds both."""
+        rest_s = 0.0
+        try:
+            rest_s = await self._ask_to_end(child, grace_s)
+        finally:
+            await child.stop(rest_s)
+
+    async def _ask_to_end(self, child: Child, grace_s: float) -> float:
+        """Run the stop command and wait; give how long a signal may take after it."""
+        argv = self._way.stop_command(child) if not child.has_exited else ()
+        if not argv:
+            return grace_s
+        began, status = _now(), None
+        try:
+            asker = await spawn(argv, env=self.environment, cwd=self.cwd, on_line=self._on_line)
+            self._asker = asker
+        except OSError as error:
+            log.warning("stop_command_failed", extra={"command": argv[0], "why": str(error)})
+            return grace_s
+        try:
+            async with asyncio.timeout(grace_s):
+                status = await asker.exited()
+                if status == 0:
+                    await child.exited()
+        except TimeoutError:
+            return 0.0
+        finally:
+            self._asker = None
+            await asker.stop(0)
+        if status:
+            log.warning("stop_command_failed", extra={"command": argv[0], "status": status})
+        return max(0.0, grace_s - (_now() - began))
+
+    async def begin_anew(self) -> None:
+        """Leave nothing of a process that has ended, so that there can be another."""
+        child, self.child = self.child, None
+        self.forget_words()
+        if child is not None:
+            await child.stop(0)
+
     def kill(self) -> None:
         """End it at once; `stop` must still be called."""
-        if self.child is not None:
-            self.child.kill()
+        for child in (self._asker, self.child):
+            if child is not None:
+                child.kill()
 
     async def spawn(self, argv: Sequence[str], *, status_flag: str | None = None) -> Child:
         """Start `argv` with the worker's environment in the config's folder."""
@@ -151,11 +192,14 @@ class Process:
             raise StartFailed(f"cannot start {argv[0]}: {error}", reason="crashed") from error
         return self.child
 
-    def connect(self, connector: aiohttp.BaseConnector) -> None:
-        """Speak to the worker through `connector`: bytes as they are, no deadline of our own."""
+    def connect(self, connector: aiohttp.BaseConnector, connect_s: float = CONNECT_S) -> None:
+        """Speak to the worker through `connector`: bytes as they are, no deadline of our own.
+
+        But `connect_s` to be connected, if it is not 0.
+        """
         self._session = aiohttp.ClientSession(
             connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s or None),
             auto_decompress=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             max_line_size=HEADER_BYTES,
@@ -166,26 +210,27 @@ class Process:
     async def crashed(self) -> StartFailed:
         """Make the error for a process that ended before it was ready."""
         status = await self.child.exited() if self.child else 0
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        told = f"the worker ended before it was ready ({how}): {self.last_words()}"
-        return StartFailed(told, reason="out_of_memory" if self.ran_out_of_memory else "crashed")
+        told = f"the worker ended before it was ready {obituary(status, self._tail)}"
+        return StartFailed(told, reason=reason_of(status, self._tail))
 
     @property
     def ran_out_of_memory(self) -> bool:
-        """Tell whether its last lines say so: engines end over it without another word."""
-        return any(_NO_MEMORY.search(line) for line in self._tail)
+        """Tell whether its last lines say so."""
+        return ran_out_of_memory(self._tail)
 
     def last_words(self) -> str:
         """Tell the line of its output that says most about its end."""
-        lines = [line.strip() for line in self._tail if line.strip()]
-        telling = [line for line in lines if _TELLING.search(line)]
-        return (telling or lines or ["it printed nothing"])[-1]
+        return last_words(self._tail)
 
     def forget_words(self) -> None:
         """Begin anew to note what it says: what was said is dealt with."""
         self._tail.clear()
 
     def _keep(self, line: str) -> None:
-        if not _TRACE.match(line):
+        if not TRACE.match(line):
             self._tail.append(line)
         self._on_line(line)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -45,6 +45,14 @@ def refused(
             assert_never(refusal.why)
 
 
+def with_charge(failure: errors.StartFailed, charge: Demand, budget: Demand) -> errors.StartFailed:
+    """Let the failure tell what the worker was given, where memory is counted."""
+    if not has_bytes(charge):
+        return failure
+    given = f"it was given {amounts(charge)} of {amounts(budget)}"
+    return errors.StartFailed(f"{failure.message}; {given}", reason=failure.reason)
+
+
 def amounts(demand: Demand, of: Demand | None = None) -> str:
     """Write so much of each device for people; of all that `of` names."""
     each = [

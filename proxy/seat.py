@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.config import ModelConfig
 from proxy.demand import RequestClass
 from proxy.memory import Held
 from proxy.process import Process
 from proxy.scheduler import Demand, Device, ModelName, Terminate, WorkerId
+from proxy.setup import Setup
 from proxy.swaps import Swap
 
 
@@ -21,10 +23,12 @@ class Seat:
 
     id: WorkerId
     model: ModelName
+    setup: Setup  # the newest that knows its model as it runs here
     process: Process
     asked_at: float
     swap: Swap
     tell_swap: Callable[[Swap], None]
+    forerunners: Sequence[Seat] = ()  # of its model, under an older config, about to leave
     prepared_at: float = 0.0
     load_began_at: float = 0.0
     ready_at: float | None = None
@@ -43,6 +47,20 @@ class Seat:
     peaks: dict[Device, int] = field(default_factory=dict)  # of the GPUs
     classes: set[RequestClass] = field(default_factory=set)  # of requests that it has served
     served_count: int = 0  # requests that it serves now
+
+    @property
+    def settings(self) -> ModelConfig:
+        return self.setup.config.models[self.model]
+
+    @property
+    def start_s(self) -> float:
+        """How long it may take to get ready."""
+        return self.setup.config.start_timeout_s(self.settings)
+
+    @property
+    def grace_s(self) -> float:
+        """How long it may take to end, from SIGTERM to SIGKILL."""
+        return self.setup.config.grace_s(self.settings)
 
     @property
     def is_moving(self) -> bool:
@@ -93,3 +111,5 @@ class Running:
     uptime_s: float | None
     idle_s: float | None
     charge: Demand
+    settings: ModelConfig  # as it runs: the config may have lost the model meanwhile
+    ttl_s: float

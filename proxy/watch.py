@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from proxy.budget import Budget, Devices
-from proxy.demand import AT_READY, Demands, RequestClass, Source
-from proxy.memory import HOST, DeviceLost, hold, seen_free, tree
+from proxy.budget import Budget
+from proxy.demand import AT_READY, RequestClass, Source
+from proxy.memory import HOST, DeviceLost, GpuMeter, hold, seen_free, tree
 from proxy.scheduler import Demand, Device, Measured, State, larger
 from proxy.seat import Seat
+from proxy.setup import Setup
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +23,43 @@ LOOK_IDLE_S = 1.0
 class Watch:
     """The devices of one server, as far as they can be looked at."""
 
-    def __init__(self, devices: Devices, demands: Demands, *, yields: bool) -> None:
-        self._gpus = devices.gpus.meters
-        self._budgets = devices.budgets
-        self._demands = demands
-        self._yields = yields
-        self.budget: dict[Device, int] = dict(demands.budget)
+    def __init__(self, setup: Setup) -> None:
+        self._gpus = setup.devices.gpus.meters
         self._lower: dict[Device, int] = {}  # seen once; twice is no accident
         self._lost: dict[Device, str] = {}  # why a device cannot be looked at, while it cannot
+        self._take(setup)
+        self.budget: dict[Device, int] = dict(setup.demands.budget)
+
+    def _take(self, setup: Setup) -> None:
+        self._budgets = setup.devices.budgets
+        self._yields = setup.config.gpu.yields
+
+    def reload(self, setup: Setup) -> None:
+        """Have other budgets; what others were seen to use of a device is believed further."""
+        before, known = self._budgets, self.budget
+        self._take(setup)
+        self._lower.clear()
+        self._lost = {on: why for on, why in self._lost.items() if on in self._budgets}
+        self.budget = dict(setup.demands.budget)
+        for device, budget in self._budgets.items():
+            if budget.limit == "auto" and device in before:
+                others = before[device].most_bytes - known[device]
+                self.budget[device] = max(0, budget.most_bytes - others)
+
+    @property
+    def gpus(self) -> Sequence[GpuMeter]:
+        """Give what looks at the GPUs, for who wants to know more of them than their memory."""
+        return self._gpus
 
     @property
     def has_work(self) -> bool:
         """Tell whether there is anything that changes by itself."""
         return bool(self._gpus) or any(one.limit == "auto" for one in self._budgets.values())
+
+    @property
+    def counts_bytes(self) -> bool:
+        """Tell whether any device has a budget, so that there is more to count than seats."""
+        return bool(self._budgets)
 
     @property
     def alarms(self) -> Iterable[str]:
@@ -46,7 +71,7 @@ class Watch:
         """Learn what the worker holds before it serves anybody."""
         await self.look_at(seat)
         if peak := self._peak(seat):
-            self._demands.learn(seat.model, AT_READY, peak)
+            seat.setup.demands.learn(seat.model, AT_READY, peak)
 
     async def look_at(self, seat: Seat) -> None:
         """Note what the worker holds now. What one held that has just died stays as it was."""
@@ -73,10 +98,11 @@ class Watch:
         smaller ones.
         """
         seat.served_count -= 1
-        rank = self._demands.rank(seat.model, request_class)
-        largest = max(self._demands.rank(seat.model, one) for one in seat.classes)
+        demands = seat.setup.demands
+        rank = demands.rank(seat.model, request_class)
+        largest = max(demands.rank(seat.model, one) for one in seat.classes)
         peak = self._peak(seat) if was_well and rank >= largest else {}
-        return bool(peak) and self._demands.learn(seat.model, request_class, peak)
+        return bool(peak) and demands.learn(seat.model, request_class, peak)
 
     def measured(self, seat: Seat, room: Demand) -> Measured | None:
         """Tell what the worker and its model are now known to need; None: that is not known.
@@ -86,16 +112,17 @@ class Watch:
         """
         if not self._budgets:
             return None
-        reckoned = self._demands.reckon(seat.model)
+        demands = seat.setup.demands
+        reckoned = demands.reckon(seat.model)
         if reckoned.source is Source.UNKNOWN:
             return None
-        if drift := self._demands.drifts(seat.model):
+        if drift := demands.drifts(seat.model):
             declared, measured = drift
             told = {"model": seat.model, "declared": dict(declared), "measured": dict(measured)}
             log.warning("holds_more_than_declared", extra=told)
         charge = reckoned.within(room)
         for request_class in seat.classes:
-            charge = larger(charge, self._demands.reckon(seat.model, request_class).within(room))
+            charge = larger(charge, demands.reckon(seat.model, request_class).within(room))
         return Measured(seat.id, charge, reckoned.demand, reckoned.feared)
 
     def _peak(self, seat: Seat) -> Demand:

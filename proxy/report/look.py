@@ -109,7 +109,7 @@ def _room(config: Config, gpus: Gpus, on: Device, budget: Budget | None) -> Room
     if on == HOST:
         there = as_size(HostMeter().total_bytes)
         return Room(on, None, is_budget=False, told=f"no budget: not counted, of {there}")
-    told = "no budget" + (": one model at a time" if config.gpu.memory is None else "")
+    told = "no budget" + (": one model at a time" if config.is_one_seat else "")
     if meter is None:
         return Room(on, None, is_budget=False, told=f"{told}; its size is not known")
     return Room(on, meter.total_bytes, is_budget=False, told=f"{told}; {meter.label}")

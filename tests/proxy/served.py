@@ -9,6 +9,8 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,7 +147,7 @@ async def served(config: str, folder: Path) -> AsyncIterator[Hotseat]:
     """Serve a swap.yaml in this process for the length of the block."""
     path = folder / "swap.yaml"
     path.write_text(config)
-    loaded, _ = load_config(path)
+    loaded = load_config(path).config
     async with app.serving(loaded, app.listen("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.port}"
         async with aiohttp.ClientSession(url) as session:
@@ -189,10 +191,24 @@ async def spawned(
 def workers_of(pid: int) -> list[psutil.Process]:
     """Find all live descendants of a process in the process table."""
     children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in children if is_alive(child)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Tell whether it runs: a zombie waits only for who has adopted it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def all_gone(processes: Iterable[psutil.Process], within_s: float) -> bool:
     """Wait for processes that are no children of ours; False when one outlives the time."""
-    _, alive = await asyncio.to_thread(psutil.wait_procs, list(processes), within_s)
-    return not alive
+
+    def wait(deadline: float) -> bool:
+        while any(map(is_alive, waited)) and time.monotonic() < deadline:
+            pause.wait(0.005)
+        return not any(map(is_alive, waited))
+
+    waited, pause = list(processes), threading.Event()
+    return await asyncio.to_thread(wait, time.monotonic() + within_s)

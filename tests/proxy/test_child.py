@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -15,7 +16,22 @@ from tests.proxy.served import all_gone
 
 IGNORES = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 SAYS = "print('here', flush=True)"
+SET_CHILD_SUBREAPER = 36  # prctl(2)
 WAITS = "import sys; sys.stdin.read()"
+LEAVES_A_ZOMBIE = """
+import os, threading
+parent = os.fork()
+if parent == 0:  # in a group of its own, so it outlives us and does not reap
+    os.setpgid(0, 0)
+    group = os.getppid()
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, group)
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    print(pid, os.getpid(), sep="\\n", flush=True)
+threading.Event().wait()
+"""
 
 
 class Lines(asyncio.Queue[str]):
@@ -71,6 +87,32 @@ async def test_a_grandchild_that_holds_the_pipes_hides_no_exit() -> None:
     assert orphan.is_running()
     await child.stop(1)
     assert await all_gone([orphan], within_s=2)
+
+
+async def test_an_orphan_of_the_group_is_reaped_where_it_is_ours() -> None:
+    """As the first process of a container we adopt what a worker leaves: no zombie may stay."""
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
+    lines = Lines()
+    child = await run(f"import os\nprint(os.fork() or os.getpid(), flush=True)\n{WAITS}", lines)
+    [orphan] = {int(await lines.get()), int(await lines.get())} - {child.pid}
+    await child.stop(0)
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0)
+
+    assert not psutil.pid_exists(orphan)
+
+
+async def test_a_zombie_in_the_group_is_not_waited_for() -> None:
+    """What has died holds nothing, though who has adopted it does not reap it."""
+    lines, clock = Lines(), asyncio.get_running_loop().time
+    child = await run(LEAVES_A_ZOMBIE, lines)
+    zombie = psutil.Process(int(await lines.get()))
+    joins = psutil.Process(int(await lines.get()))
+    began = clock()
+    await child.stop(0)
+
+    assert clock() - began < 1
+    assert zombie.status() == psutil.STATUS_ZOMBIE
+    joins.kill()
 
 
 @pytest.mark.parametrize(
