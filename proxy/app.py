@@ -15,25 +15,23 @@ from functools import partial
 from aiohttp import web
 
 from proxy.budget import Devices, budgets_of
-from proxy.bundled import Estimate, check_options
 from proxy.config import Config, Document, Loaded, Problem
 from proxy.demand import Demands
 from proxy.errors import StartFailed
 from proxy.footprints import Footprints, default_path
 from proxy.logs import EventFormatter, HubHandler, LogHub
-from proxy.maker import Maker
 from proxy.memory import Gpus, open_gpus
 from proxy.metrics import Metrics
-from proxy.pool import Pool
+from proxy.pool import Maker, Pool
+from proxy.process import Estimate, check_options
 from proxy.refusals import amounts
 from proxy.reload import Reloader, Rereading
 from proxy.report import Outlook, homes_of, look, trials, with_savers
 from proxy.routes import application
 from proxy.routes.keys import RELOADER
-from proxy.rundir import run_dir
+from proxy.rundir import run_dir, sweep
 from proxy.setup import Setup
 from proxy.swaps import SwapLog
-from proxy.sweep import sweep
 
 log = logging.getLogger(__name__)
 

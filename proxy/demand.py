@@ -14,10 +14,10 @@ from enum import Enum
 from typing import NewType
 
 from proxy.budget import ONE_SEAT, Devices
-from proxy.bundled import Estimate
 from proxy.config import Config, ModelConfig
 from proxy.footprints import Digest, Footprints, options_digest
 from proxy.memory import HOST
+from proxy.process import Estimate
 from proxy.scheduler import Demand, Device, Model, ModelName, larger, total
 
 RequestClass = NewType("RequestClass", str)

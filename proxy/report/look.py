@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from proxy.budget import LEAST_CHANGE, SEAT, Budget, Devices, NoBudget, budgets_of
-from proxy.bundled import Estimate
 from proxy.config import Config, GpuConfig, ModelConfig
 from proxy.demand import SIDES, Demands, RequestClass
 from proxy.memory import HOST, Gpus, HostMeter, Meter
+from proxy.process import Estimate
 from proxy.report.outlook import Entry, Outlook, Room
 from proxy.scheduler import Demand, Device
 from proxy.units import as_size

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proxy.bundled import Estimate
 from proxy.demand import Source
 from proxy.memory import HOST
+from proxy.process import Estimate
 from proxy.scheduler import Demand, Device, total
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import isqrt
 from textwrap import wrap
 
-from proxy.bundled import Estimate, Part
 from proxy.demand import Source
 from proxy.memory import HOST
+from proxy.process import Estimate, Part
 from proxy.report.outlook import Company, Entry, Outlook, Room, company
 from proxy.scheduler import Demand
 from proxy.units import GIB, KIB, MIB

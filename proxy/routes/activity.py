@@ -10,8 +10,8 @@ from itertools import islice
 
 from aiohttp import web
 
-from proxy.feed import Feed
 from proxy.routes.asked import Asked
+from proxy.routes.feed import Feed
 from proxy.routes.inflight import moment
 from proxy.tokens import Tokens
 

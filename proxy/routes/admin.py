@@ -10,9 +10,9 @@ from aiohttp import web
 
 from proxy.config import Config
 from proxy.errors import BadRequest
-from proxy.masks import masked, masked_text, sounds_secret
 from proxy.routes.inference import find_model
 from proxy.routes.keys import POOL, RELOADER, config_of
+from proxy.routes.masks import masked, masked_text, sounds_secret
 from proxy.seat import Running
 
 LEAST_OF_OURS = 8

@@ -11,9 +11,9 @@ import aiohttp
 from aiohttp import web
 
 from proxy.config import Config
-from proxy.feed import Feed, Listener, News
 from proxy.logs import PROXY, UPSTREAM
 from proxy.routes import inflight, profiles
+from proxy.routes.feed import Feed, Listener, News
 from proxy.routes.inflight import INFLIGHT
 from proxy.routes.keys import CONFIG, HUB, POOL
 

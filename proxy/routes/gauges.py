@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from proxy.machine import GpuLook, HostLook, Look
 from proxy.metrics import Told
-from proxy.performance import GpuLook, HostLook, Look
 
 NAME = "llamaswap_"
 LOADS = ("1m", "5m", "15m")

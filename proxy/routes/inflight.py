@@ -14,8 +14,8 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import NotFound
-from proxy.feed import Feed
 from proxy.forward import Errand
+from proxy.routes.feed import Feed
 
 KIND = "inflight"
 HIDDEN = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})

@@ -10,7 +10,7 @@ from aiohttp import web
 from proxy.body import read_blindly
 from proxy.config import Config
 from proxy.errors import BadRequest, NotFound
-from proxy.feed import Feed
+from proxy.routes.feed import Feed
 from proxy.routes.keys import config_of
 
 KIND = "profileChanged"

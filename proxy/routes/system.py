@@ -10,8 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from aiohttp import web
 
 from proxy.errors import Unavailable
-from proxy.hardware import hardware
-from proxy.performance import GpuLook, HostLook, Performance
+from proxy.machine import GpuLook, HostLook, Performance, hardware
 from proxy.routes.asked import moment
 from proxy.routes.gauges import gauges
 from proxy.routes.keys import METRICS, POOL

@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy.errors import BadRequest, NotFound
-from proxy.feed import Feed
 from proxy.logs import LogHub
 from proxy.metrics import Metrics
 from proxy.pool import Pool
@@ -26,6 +25,7 @@ from proxy.routes import (
     system,
     upstream,
 )
+from proxy.routes.feed import Feed
 from proxy.routes.keys import CONFIG, HUB, METRICS, POOL, SWAPS, config_of
 from proxy.swaps import SwapLog
 

@@ -14,13 +14,13 @@ from proxy.body import read_blindly
 from proxy.config import Config
 from proxy.errors import BadRequest, ModelNotFound, NotReady, WorkerDied
 from proxy.forward import Errand, NotSent
+from proxy.forward.tunnel import is_websocket, tunnel
 from proxy.routes.destination import Local, Place, exact, no_such_model
 from proxy.routes.inference import errand_for, send, target
 from proxy.routes.keys import POOL, config_of
 from proxy.routes.profiles import ACTIVE
 from proxy.routes.serving import attempt_twice, serve
 from proxy.seat import Seat
-from proxy.tunnel import is_websocket, tunnel
 
 COMFYUI = "comfyui_auto"
 """The model that is also found at /comfyui."""

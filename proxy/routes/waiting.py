@@ -16,12 +16,11 @@ from aiohttp import web
 
 from proxy.config import Config
 from proxy.forward import EVENTS, Errand, cut
-from proxy.pool import Pool
+from proxy.pool import Pool, Ticket
 from proxy.routes import paths
 from proxy.routes.keys import POOL
 from proxy.scheduler import Outlook, WaitsFor
 from proxy.seat import Lease
-from proxy.ticket import Ticket
 
 STREAMED = frozenset({"/chat/completions", "/completions"})
 """Where `stream: true` is answered by an event stream, whatever the worker is."""

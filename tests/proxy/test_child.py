@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.child import LINE_BYTES, Child, LineProtocol, spawn
+from proxy.process.child import LINE_BYTES, Child, LineProtocol, spawn
 from tests.proxy.served import all_gone
 
 IGNORES = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"

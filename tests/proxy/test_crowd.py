@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from proxy.forward import Errand
-from proxy.ticket import Ticket
+from proxy.pool import Ticket
 from tests.proxy.served import Gate, Hotseat, chat_body, served, spawned
 
 CLIENTS = 10_000

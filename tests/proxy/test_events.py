@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.feed import NEWS, Feed
 from proxy.routes import events
+from proxy.routes.feed import NEWS, Feed
 from tests.proxy.served import Gate, Hotseat, first_event, served
 
 CONFIG = """

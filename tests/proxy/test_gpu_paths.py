@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy import life
+from proxy.pool import life
 from tests.nvml.device import ScriptedGpu
 from tests.proxy import bytes_counted
 from tests.proxy.bytes_counted import (
@@ -293,6 +293,7 @@ async def test_a_crash_whose_memory_comes_back_slowly(tmp_path: Path, gpu: Scrip
         process = await leave_stuck(hotseat, gpu, "a")
         process.kill()
         assert await all_gone([process], 5)
+        await running_when(hotseat, lambda all_: all_["a"]["state"] == "stopping")
         asked = tasks.create_task(hotseat.chat("a"))
         while not (await hotseat.get("/api/queue")).body["waiting"]:
             pass

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from proxy.config import Config, PeerModel
 from proxy.config.virtual import virtual_clashes
 from proxy.errors import ModelNotFound
-from proxy.feed import Feed
 from proxy.routes.destination import Load, Local, Place, exact, find
+from proxy.routes.feed import Feed
 from proxy.routes.profiles import ActiveProfile
 from tests.proxy.served import Gate, Hotseat, served
 

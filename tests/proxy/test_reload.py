@@ -16,9 +16,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy import app, reload
+from proxy import app
 from proxy.config import load_config
 from proxy.reload import Outcome, Reloader, Rereading
+from proxy.reload import reloader as reload
 from tests.llama_swap.house import started
 from tests.nvml.device import ScriptedGpu
 from tests.proxy import bytes_counted

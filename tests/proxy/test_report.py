@@ -13,10 +13,10 @@ import pytest
 from proxy import app
 from proxy.__main__ import main
 from proxy.budget import NoBudget
-from proxy.bundled import Estimate
 from proxy.config import load_config
 from proxy.demand import PLAIN, RequestClass
 from proxy.footprints import Footprints, default_path, options_digest
+from proxy.process import Estimate
 from proxy.report.text import WIDTH, size
 from proxy.scheduler import Demand, Device, ModelName
 from tests.nvml.device import GIB, ScriptedNvml

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from proxy.named_files import missing_file
-from proxy.ports import NoPort, Ports
+from proxy.process.named_files import missing_file
+from proxy.process.ports import NoPort, Ports
 from tests.nvml.device import ScriptedGpu
 from tests.proxy import bytes_counted
 from tests.proxy.bytes_counted import GIB, answered, on_card

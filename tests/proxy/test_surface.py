@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from proxy.masks import masked, masked_text, sounds_secret
 from proxy.routes import paths
+from proxy.routes.masks import masked, masked_text, sounds_secret
 from tests.proxy.served import Hotseat, served
 
 CONFIG = f"""

@@ -20,9 +20,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.processes import started
-from proxy.rundir import NONCE, RECORD, Record, run_dir
-from proxy.sweep import sweep
+from proxy.rundir import sweep
+from proxy.rundir.folder import NONCE, RECORD, Record, run_dir
+from proxy.rundir.processes import started
 from tests.proxy.served import is_alive, spawned, workers_of
 
 WAITS = "import threading; print('here', flush=True); threading.Event().wait()"
@@ -173,7 +173,7 @@ async def test_who_is_deaf_or_has_left_his_group_is_ended_too(home: Path) -> Non
 def test_a_proxy_that_was_started_by_a_dead_ones_worker_lives(home: Path) -> None:
     """Whoever sweeps ends neither himself nor who has started him."""
     leave(home, Record(1, 0, "n"))
-    code = "from proxy.sweep import sweep; sweep()"
+    code = "from proxy.rundir import sweep; sweep()"
     ended = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, NONCE: "n"}, check=False
     )

@@ -16,13 +16,13 @@ import aiohttp
 import psutil
 from yarl import URL
 
-from proxy import guard
-from proxy.child import Child
 from proxy.config import ModelConfig
 from proxy.errors import StartFailed
-from proxy.named_files import missing_file
-from proxy.ports import NoPort, Ports
-from proxy.process import Process
+from proxy.process import guard
+from proxy.process.child import Child
+from proxy.process.named_files import missing_file
+from proxy.process.ports import NoPort, Ports
+from proxy.process.process import Process
 
 PROBE_FIRST_S = 0.005
 PROBE_LONGEST_S = 0.1

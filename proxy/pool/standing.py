@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from proxy.pool.watch import Watch
 from proxy.scheduler import (
     Demand,
     ModelName,
@@ -20,7 +21,6 @@ from proxy.scheduler import (
     outlooks,
 )
 from proxy.seat import Running, Seat
-from proxy.watch import Watch
 
 WORDS = {Phase.READY: "ready", Phase.DRAINING: "stopping", Phase.STOPPING: "stopping"}
 """llama-swap's; what is none of these is `starting`."""

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy import errors
+from proxy.pool.watch import Watch
 from proxy.scheduler import Event, Prepared, Stuck
 from proxy.seat import Seat
 from proxy.swaps import SwapLog, Victim
-from proxy.watch import Watch
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from proxy import rundir
-from proxy.processes import Held, alive_after, carries, forebears, held, name_of
+from proxy.rundir import folder as rundir
+from proxy.rundir.processes import Held, alive_after, carries, forebears, held, name_of
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from proxy.child import Child, spawn
-from proxy.diagnosis import TRACE, last_words, obituary, ran_out_of_memory, reason_of
 from proxy.errors import StartFailed
+from proxy.process.child import Child, spawn
+from proxy.process.diagnosis import TRACE, last_words, obituary, ran_out_of_memory, reason_of
 
 log = logging.getLogger(__name__)
 

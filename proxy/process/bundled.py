@@ -13,10 +13,10 @@ from typing import Any, Literal
 import aiohttp
 from pydantic import BaseModel, Field
 
-from proxy.child import Child
 from proxy.config import ModelConfig
 from proxy.errors import StartFailed
-from proxy.process import Process
+from proxy.process.child import Child
+from proxy.process.process import Process
 
 
 class Status(BaseModel):

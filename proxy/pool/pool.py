@@ -14,12 +14,14 @@ from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self, assert_never
 
-from proxy.books import Books
 from proxy.config import Config
-from proxy.crew import Crew, Pens
-from proxy.maker import Maker
 from proxy.metrics import Metrics
-from proxy.pins import Pins
+from proxy.pool.books import Books
+from proxy.pool.crew import Crew, Pens
+from proxy.pool.maker import Maker
+from proxy.pool.pins import Pins
+from proxy.pool.standing import Standing
+from proxy.pool.ticket import Ticket
 from proxy.refusals import refused
 from proxy.scheduler import (
     Arrived,
@@ -43,9 +45,7 @@ from proxy.scheduler import (
 )
 from proxy.seat import Lease, Seat
 from proxy.setup import Setup
-from proxy.standing import Standing
 from proxy.swaps import SwapLog
-from proxy.ticket import Ticket
 from proxy.wishes import Wish
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from proxy.demand import PLAIN, RequestClass
+from proxy.pool.ticket import Ticket
+from proxy.pool.watch import Watch
 from proxy.scheduler import BudgetChanged, Demand, Event, Measured, ModelName, State, WorkerId
 from proxy.seat import Lease, Seat
 from proxy.setup import Setup
-from proxy.ticket import Ticket
-from proxy.watch import Watch
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from proxy.budget import NoBudget
-from proxy.changes import Changes, compare
 from proxy.config import Config, ConfigError, Loaded, Problem, render
 from proxy.pool import Pool
+from proxy.reload.changes import Changes, compare
 from proxy.setup import Setup
 
 log = logging.getLogger(__name__)

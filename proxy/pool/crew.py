@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from proxy import errors
-from proxy.books import Books
-from proxy.life import Life, World
-from proxy.maker import Maker
 from proxy.metrics import Metrics
+from proxy.pool.books import Books
+from proxy.pool.life import Life, World
+from proxy.pool.maker import Maker
 from proxy.refusals import with_charge
 from proxy.scheduler import (
     BecameReady,

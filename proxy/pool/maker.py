@@ -7,11 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from proxy.bundled import Bundled
-from proxy.foreign import Foreign
 from proxy.logs import LogHub
-from proxy.ports import Ports
-from proxy.process import Process, Way
+from proxy.process import Bundled, Foreign, Ports, Process, Way
 from proxy.rundir import RunDir
 from proxy.scheduler import ModelName, WorkerId
 from proxy.setup import Setup

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from proxy.logs import LINE_BYTES
-from proxy.processes import alive_after, held, is_in_group
+from proxy.rundir import alive_after, held, is_in_group
 
 log = logging.getLogger(__name__)
 

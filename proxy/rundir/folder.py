@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from proxy.processes import started
+from proxy.rundir.processes import started
 
 LONGEST_FOLDER = 90  # of the 107 bytes that the path of a unix socket may have (unix(7))
 RECORD = "proxy.json"
