@@ -18,6 +18,7 @@ class HotseatError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    is_final: ClassVar[bool] = False  # SDKs would try twice more by themselves: two more GPU jobs
 
     def __init__(
         self,
@@ -46,9 +47,10 @@ class HotseatError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        if self.retry_after_s is None:
-            return {}
-        return {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
+        headers = {"x-should-retry": "false"} if self.is_final else {}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after_s)))
+        return headers
 
 
 class BadRequest(HotseatError):
@@ -124,6 +126,7 @@ class StartFailed(HotseatError):
 
     status = 502
     code = "worker_start_failed"
+    is_final = True
 
     def __init__(self, message: str, *, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
@@ -142,6 +145,7 @@ class WorkerDied(HotseatError):
 
     status = 502
     code = "worker_died"
+    is_final = True
 
 
 class PeerFailed(HotseatError):
@@ -149,6 +153,7 @@ class PeerFailed(HotseatError):
 
     status = 502
     code = "peer_failed"
+    is_final = True
 
 
 class AnswerLate(HotseatError):
@@ -156,6 +161,7 @@ class AnswerLate(HotseatError):
 
     status = 504
     code = "answer_late"
+    is_final = True
 
 
 class WorkerRefused(HotseatError):
@@ -192,6 +198,14 @@ class CapacityExceeded(HotseatError):
     code = "capacity_exceeded"
 
 
+class Unloaded(HotseatError):
+    """Somebody had the model unloaded while it was still on its way to its seat."""
+
+    status = 503
+    code = "unloaded"
+    is_final = True
+
+
 class ShuttingDown(HotseatError):
     """The proxy is about to leave."""
 
@@ -204,6 +218,7 @@ class DeadlineExceeded(HotseatError):
 
     status = 504
     code = "deadline_exceeded"
+    is_final = True
 
 
 class Cancelled(HotseatError):

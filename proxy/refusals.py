@@ -12,7 +12,7 @@ from proxy.units import as_size
 AGAIN_WHEN_FULL_S = 10.0
 
 
-def refused(
+def refused(  # noqa: PLR0911  # one for each reason
     refusal: Refuse, model: str, failure: errors.StartFailed | None, needs: Demand, room: Demand
 ) -> errors.HotseatError:
     """Make the error.
@@ -37,6 +37,8 @@ def refused(
                 " small for this: try a smaller quant, context or picture",
                 retry_after_s=AGAIN_WHEN_FULL_S,
             )
+        case Refusal.UNLOADED:
+            return errors.Unloaded(f"{model} was unloaded before it was ready; ask again")
         case Refusal.SHUTTING_DOWN:
             return errors.ShuttingDown("the server is shutting down", retry_after_s=5.0)
         case Refusal.UNKNOWN_MODEL:

@@ -461,6 +461,18 @@ MUTANTS = [
         "            yield from ()\n",
     ),
     Mutant(
+        "who waits for what is unloaded has it come again",
+        "core.py",
+        "if worker.is_awaited:",
+        "if False:",
+    ),
+    Mutant(
+        "an unload refuses who waits for a model that serves",
+        "core.py",
+        "if worker.is_awaited:",
+        "if True:",
+    ),
+    Mutant(
         "a second unload takes the deadline back",
         "hand.py",
         "worker.retire_by = min(worker.retire_by, deadline)",

@@ -45,10 +45,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
 def render(error: HotseatError) -> web.Response:
     """Make the answer; the reason phrase says it too, as Open WebUI shows nothing else."""
     phrase = re.sub(r"[^\x20-\x7e]+", " ", error.message)[:REASON_CHARACTERS]
-    headers = dict(error.headers)
-    if error.status == 502:  # noqa: PLR2004
-        headers["x-should-retry"] = "false"  # SDKs would try twice more: each another GPU job
-    return web.json_response(error.body, status=error.status, reason=phrase, headers=headers)
+    return web.json_response(error.body, status=error.status, reason=phrase, headers=error.headers)
 
 
 async def allow_any_origin(_request: web.Request, response: web.StreamResponse) -> None:

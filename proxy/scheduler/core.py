@@ -268,6 +268,8 @@ class Scheduler:
     def _unload(self, name: ModelName | None, deadline: float) -> None:
         for worker in self.state.workers.values():
             if name in (None, worker.model.name):
+                if worker.is_awaited:
+                    self._hand.refuse_waiting(worker.model.name, Refusal.UNLOADED)
                 self._hand.retire(worker, deadline, Cause.UNLOAD)
 
     def _shut_down(self, deadline: float) -> None:

@@ -79,6 +79,11 @@ class Worker:
         return self.phase in (Phase.PREPARING, Phase.PREPARED)
 
     @property
+    def is_awaited(self) -> bool:
+        """Is on its way to a seat."""
+        return self.is_coming or self.phase is Phase.LOADING
+
+    @property
     def is_serving(self) -> bool:
         return self.phase in (Phase.READY, Phase.DRAINING)
 

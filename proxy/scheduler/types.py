@@ -35,6 +35,7 @@ class Refusal(Enum):
     START_FAILED = "start_failed"
     COOLING_DOWN = "cooling_down"
     NO_ROOM = "no_room"
+    UNLOADED = "unloaded"
     SHUTTING_DOWN = "shutting_down"
 
 
@@ -181,7 +182,10 @@ class Reloaded:
 
 @dataclass(frozen=True, slots=True)
 class UnloadAsked:
-    """Somebody wants the model (None: every model) gone, running requests or not, by then."""
+    """Somebody wants the model (None: every model) gone, running requests or not, by then.
+
+    Who waits for one that is still coming gets nothing; else it would come again at once.
+    """
 
     model: ModelName | None
     deadline: float

@@ -28,7 +28,7 @@ Due = dict[TicketId, set[Refusal]]
 """Who is to be refused, and for one of which reasons."""
 
 
-def hear(books: Books, event: Event) -> Due:  # noqa: C901, PLR0912  # a line for each
+def hear(books: Books, event: Event) -> Due:  # noqa: C901, PLR0911, PLR0912  # a line each
     """Note what happened; tell who is to be refused now."""
     books.events_count += 1
     known = books.processes
@@ -61,7 +61,14 @@ def hear(books: Books, event: Event) -> Due:  # noqa: C901, PLR0912  # a line fo
             return {ticket: {Refusal.UNKNOWN_MODEL} for ticket in books.reload(event)}
         case UnloadAsked(name, deadline):
             mine = [p for p in known.values() if name in (None, p.name)]
+            due = {
+                waiter.asked.ticket: {Refusal.UNLOADED}
+                for process in mine
+                if process.ready_at is None and not process.is_told_to_stop
+                for waiter in books.waiting[process.name]
+            }
             books.retire(mine, deadline, Cause.UNLOAD)
+            return due
         case ShutdownAsked(deadline):
             books.is_shutting_down = True
             books.retire(known.values(), deadline, Cause.SHUTDOWN)

@@ -291,9 +291,9 @@ def test_the_reprieved_have_the_next_heads_whole_patience() -> None:
 def test_ready_from_a_worker_told_to_stop_is_ignored() -> None:
     """A BecameReady that crossed our Terminate grants nothing."""
     play = Play(A).arrives("a", 1).prepared("a#1").unload("a", by=9)
-    play.expect("prepare a#1", "load a#1", "stop a#1", "prepare a#2")
+    play.expect("prepare a#1", "load a#1", "refuse 1: unloaded", "stop a#1")
 
-    play.ready("a#1").expect()
+    play.arrives("a", 2).expect("prepare a#2").ready("a#1").expect()
 
 
 def test_prepared_from_a_worker_told_to_stop_is_ignored() -> None:
@@ -686,22 +686,14 @@ def test_a_request_during_an_unload_gets_a_fresh_load() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 1], ids=["preparing", "loading"])
-def test_unloading_a_start_that_is_waited_for_starts_anew(steps: int) -> None:
-    """An unload does not refuse anyone: who waits is served by the next process."""
-    play = Play(A).arrives("a", 1).expect("prepare a#1")
+def test_unloading_a_start_ends_the_wait_for_it(steps: int) -> None:
+    """Who waits is refused, or it would come again at once; who waits for another is not."""
+    play = Play(A, B).arrives("a", 1).expect("prepare a#1").arrives("b", 2)
     for _ in range(steps):
-        play.prepared("a#1").expect("load a#1")
+        play.prepared("a#1").expect("load a#1", "prepare b#2")
 
-    play.unload("a", by=30).expect("stop a#1", "prepare a#2")
-
-
-def test_the_waiters_of_an_unloaded_load_stand_last_in_line() -> None:
-    """Their model has had its turn; the one that waited behind it goes first."""
-    play = Play(A, B).arrives("a", 1).arrives("b", 2).prepared("a#1")
-    play.expect("prepare a#1", "load a#1", "prepare b#2")
-
-    play.unload("a", by=30).expect("stop a#1")
-    play.exits("a#1").prepared("b#2").expect("load b#2", "prepare a#3")
+    play.unload("a", by=30).expect("refuse 1: unloaded", "stop a#1", *["prepare b#2"][steps:])
+    play.arrives("a", 3).exits("a#1").prepared("b#2").expect("load b#2", "prepare a#3")
 
 
 def test_shutdown_refuses_the_waiting_and_lets_the_running_finish() -> None:
