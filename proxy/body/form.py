@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import python_multipart
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartState, parse_options_header
 
+from proxy.body.edit import Edit
 from proxy.body.peek import FIELD_BYTES, FIELDS, Peek, peek_texts
-from proxy.body.splice import Span
+from proxy.body.splice import Span, Splice
 from proxy.errors import BadRequest
 
 
@@ -50,8 +53,15 @@ class FormPeek:
         """Tell what was in it. Raises BadRequest when it breaks off."""
         if self._parser.state != MultipartState.END:
             raise BadRequest("the form breaks off before its end", code="invalid_multipart")
+        self._piece = b""
         texts = {name: value.decode("utf-8", "replace") for name, value in self._fields.items()}
         return peek_texts(texts)
+
+    def splices(self, edit: Edit) -> Sequence[Splice]:
+        """Put another name where `model` stands; a form is told nothing else."""
+        if edit.model is None:
+            return ()
+        return [Splice(one.start, one.end, edit.model.encode()) for one in self.models]
 
     def _part_begins(self) -> None:
         self._name = self._value_start = None

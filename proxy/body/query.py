@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote_plus, unquote_plus
 
+from proxy.body.edit import Edit
 from proxy.body.peek import FIELD_BYTES, FIELDS, Peek, peek_texts
-from proxy.body.splice import Span, Splice
+from proxy.body.splice import Span, Splice, pieces
 from proxy.errors import BadRequest
 
 _FIELD = re.compile(rb"(?:^|&)(" + "|".join(FIELDS).encode() + rb")=([^&]*)")
@@ -27,9 +28,12 @@ def peek_query(raw: bytes) -> tuple[Peek, tuple[Span, ...]]:
     return peek_texts(texts), tuple(spans)
 
 
-def renamed(spans: Sequence[Span], name: str) -> list[Splice]:
-    """Put another name where `model` stands."""
-    return [Splice(one.start, one.end, quote_plus(name).encode()) for one in spans]
+def splices_in_query(spans: Sequence[Span], edit: Edit) -> Sequence[Splice]:
+    """Put another name where `model` stands; a query is told nothing else."""
+    if edit.model is None:
+        return ()
+    name = quote_plus(edit.model).encode()
+    return [Splice(one.start, one.end, name) for one in spans]
 
 
 def renamed_in(target: str, name: str) -> str:
@@ -37,9 +41,10 @@ def renamed_in(target: str, name: str) -> str:
     path, mark, query = target.partition("?")
     raw = query.encode("utf-8", "surrogateescape")  # as aiohttp has decoded it
     _, spans = peek_query(raw)
-    out, at = b"", 0
-    for splice in renamed(spans, name):
-        out += raw[at : splice.start] + splice.put
-        at = splice.end
-    text = (out + raw[at:]).decode("utf-8", "surrogateescape")
+    splices = splices_in_query(spans, Edit(name))
+    out = [
+        one if isinstance(one, bytes) else raw[one.start : one.end]
+        for one in pieces(splices, len(raw), len(raw))
+    ]
+    text = b"".join(out).decode("utf-8", "surrogateescape")
     return f"{path}{mark}{text}"

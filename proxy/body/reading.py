@@ -1,4 +1,4 @@
-"""Reads a request's body: JSON into memory, uploads to a spool; peeks as it comes."""
+"""Reads a request's body: a small one into memory, the others to a spool; peeks as it comes."""
 
 from __future__ import annotations
 
@@ -6,33 +6,59 @@ import asyncio
 import io
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from enum import Enum, auto
+from functools import partial
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
 
-from proxy.body.edit import Edit, splices_in
+from proxy.body.edit import Edit
 from proxy.body.form import FormPeek
-from proxy.body.peek import Peek, peek_json
-from proxy.body.query import peek_query, renamed
+from proxy.body.lexer import JsonPeek
+from proxy.body.peek import Peek
+from proxy.body.query import peek_query, splices_in_query
+from proxy.body.skeleton import Skeleton
 from proxy.body.splice import Span, Splice, pieces, size_after
 from proxy.errors import BadRequest, BodyStalled, BodyTooLarge
 
 READ_BYTES = 256 << 10
-MEMORY_BYTES = 1 << 20  # a larger upload goes to disk
+MEMORY_BYTES = 1 << 20  # a larger body goes to disk
 URLENCODED = "application/x-www-form-urlencoded"
 JSON_BEGINS = (b"{", b"[")  # curl -d calls everything a form
 
 
-class Kind(Enum):
-    """How a body says things, which decides how it is edited."""
+class Look(Protocol):
+    """What follows a body as it comes."""
 
-    JSON = auto()
-    FORM = auto()
-    QUERY = auto()  # a urlencoded form
-    OTHER = auto()  # nobody has looked
+    def feed(self, piece: bytes, /) -> None:
+        """Take the next bytes. Raises BadRequest."""
+
+    def end(self) -> Peek:
+        """Tell what was in it. Raises BadRequest."""
+        ...
+
+    def splices(self, edit: Edit, /) -> Sequence[Splice]:
+        """Find what an edit changes in it."""
+        ...
+
+
+class _NoLook:
+    """Follows what nobody wants to know of."""
+
+    def __init__(self, peek: Peek) -> None:
+        self._peek = peek
+
+    def feed(self, _: bytes) -> None:
+        """Let it pass."""
+
+    def end(self) -> Peek:
+        """Tell what is known otherwise."""
+        return self._peek
+
+    def splices(self, _: Edit) -> Sequence[Splice]:
+        """Change nothing."""
+        return ()
 
 
 class Body:
@@ -43,15 +69,13 @@ class Body:
         source: bytes | IO[bytes],
         size: int,
         peek: Peek,
-        kind: Kind = Kind.OTHER,
-        models: Sequence[Span] = (),
+        splices: Callable[[Edit], Sequence[Splice]] = lambda _: (),
     ) -> None:
-        """`models` are the places of the model's name in a form."""
+        """`splices` tells what an edit changes in it."""
         self.peek = peek
         self._source = source
         self._source_size = size
-        self._kind = kind
-        self._models = models
+        self._splices_of = splices
         self._splices: Sequence[Splice] = ()
 
     def __enter__(self) -> Self:
@@ -76,16 +100,7 @@ class Body:
 
         A form is told another name and nothing else. Takes the place of an earlier edit.
         """
-        match self._kind:
-            case Kind.JSON if isinstance(self._source, bytes):
-                self._splices = splices_in(self._source, edit) if edit else ()
-            case Kind.FORM if edit.model is not None:
-                name = edit.model.encode()
-                self._splices = [Splice(one.start, one.end, name) for one in self._models]
-            case Kind.QUERY if edit.model is not None:
-                self._splices = renamed(self._models, edit.model)
-            case _:
-                self._splices = ()
+        self._splices = self._splices_of(edit)
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         """Give the body piece by piece; may be asked for again, for a second try."""
@@ -106,27 +121,23 @@ def _read(spool: IO[bytes], span: Span) -> bytes:
 async def read_body(request: web.Request, max_bytes: int, stall_s: float) -> Body:
     """Read the whole body and peek into it. Raises BadRequest, BodyTooLarge, BodyStalled.
 
-    JSON stays in memory once, as bytes; a multipart upload is spooled to disk as it comes. What
-    does not say what it is, is taken for JSON: many a client forgets.
+    A form with parts is spooled as it comes, and so is JSON from `MEMORY_BYTES` on. What does not
+    say what it is, is taken for JSON: many a client forgets.
     """
     incoming = _bounded(request, max_bytes, stall_s)
     if request.content_type.startswith("multipart/"):
-        form = FormPeek(request.headers["Content-Type"])
-        spool, size = await _spool(incoming, form.feed)
-        try:
-            return Body(spool, size, form.end(), Kind.FORM, form.models)
-        except BaseException:
-            spool.close()
-            raise
+        return await _spooled(incoming, FormPeek(request.headers["Content-Type"]))
     buffer = io.BytesIO()  # gives its bytes away uncopied; joined pieces would be there twice
     async for piece in incoming:
         buffer.write(piece)
-    raw = buffer.getvalue()
-    buffer.close()
-    if request.content_type == URLENCODED and raw[:64].lstrip()[:1] not in JSON_BEGINS:
+        if buffer.tell() > MEMORY_BYTES and not _is_query(request, buffer):
+            return await _spooled(_again(buffer, incoming), JsonPeek())
+    if _is_query(request, buffer):
+        raw = buffer.getvalue()
         peek, models = peek_query(raw)
-        return Body(raw, len(raw), peek, Kind.QUERY, models)
-    return Body(raw, len(raw), peek_json(raw), Kind.JSON)
+        return Body(raw, len(raw), peek, partial(splices_in_query, models))
+    text = Skeleton(buffer.getvalue())
+    return Body(text.raw, len(text.raw), text.peek(), text.splices)
 
 
 async def read_blindly(
@@ -136,25 +147,39 @@ async def read_blindly(
 
     `peek` is what is known of the request otherwise.
     """
-    spool, size = await _spool(_bounded(request, max_bytes, stall_s), lambda _: None)
-    return Body(spool, size, peek or Peek())
+    return await _spooled(_bounded(request, max_bytes, stall_s), _NoLook(peek or Peek()))
 
 
-async def _spool(
-    pieces: AsyncIterator[bytes], look: Callable[[bytes], None]
-) -> tuple[IO[bytes], int]:
-    """Write the body to a spool, which the caller closes; `look` sees every piece of it."""
+def _is_query(request: web.Request, buffer: io.BytesIO) -> bool:
+    head = bytes(buffer.getbuffer()[:64])
+    return request.content_type == URLENCODED and head.lstrip()[:1] not in JSON_BEGINS
+
+
+async def _again(buffer: io.BytesIO, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what has come already, in steps between which others have their turn, and the rest."""
+    raw = buffer.getvalue()
+    buffer.close()
+    for at in range(0, len(raw), READ_BYTES):
+        yield raw[at : at + READ_BYTES]
+        await asyncio.sleep(0)
+    del raw
+    async for piece in rest:
+        yield piece
+
+
+async def _spooled(pieces: AsyncIterator[bytes], look: Look) -> Body:
+    """Write the body to a spool; `look` sees every piece of it."""
     spool = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115  # given away
     size = 0
     try:
         async for piece in pieces:
-            look(piece)
+            look.feed(piece)
             spool.write(piece)
             size += len(piece)
+        return Body(spool, size, look.end(), look.splices)
     except BaseException:
         spool.close()
         raise
-    return spool, size
 
 
 async def _bounded(request: web.Request, max_bytes: int, stall_s: float) -> AsyncIterator[bytes]:

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Splice:
-    """The bytes from `start` to `end` give way to others."""
-
-    start: int
-    end: int
-    put: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
 class Span:
     """The bytes from `start` to `end`, as they came."""
 
     start: int
     end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """The bytes from `start` to `end` give way to others, and to some that stand elsewhere."""
+
+    start: int
+    end: int
+    put: bytes = b""
+    moved: Span = Span(0, 0)  # behind what is put
 
 
 def pieces(splices: Sequence[Splice], size: int, step: int) -> Iterator[Span | bytes]:
@@ -33,13 +37,14 @@ def pieces(splices: Sequence[Splice], size: int, step: int) -> Iterator[Span | b
         yield from _steps(at, splice.start, step)
         if splice.put:
             yield splice.put
+        yield from _steps(splice.moved.start, splice.moved.end, step)
         at = splice.end
     yield from _steps(at, size, step)
 
 
 def size_after(splices: Sequence[Splice], size: int) -> int:
     """Tell how many bytes there are then."""
-    return size + sum(len(one.put) - (one.end - one.start) for one in splices)
+    return size + sum(len(one.put) + len(one.moved) - (one.end - one.start) for one in splices)
 
 
 def _steps(start: int, end: int, step: int) -> Iterator[Span]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from proxy.body import Body, Edit, FormPeek, Peek, peek_json, peek_query, renamed_in
 from proxy.body.edit import path_of, splices_in
 from proxy.body.fields import members
-from proxy.body.reading import Kind
-from proxy.body.splice import Span, Splice, pieces, size_after
+from proxy.body.query import splices_in_query
+from proxy.body.skeleton import Skeleton
+from proxy.body.splice import Splice, pieces, size_after
 from proxy.errors import BadRequest
 from proxy.wishes import STRIPPED
 
@@ -215,7 +217,8 @@ async def whole(body: Body) -> bytes:
 async def test_an_edited_body_has_its_new_size() -> None:
     """The size is that of the bytes that are sent; the peek still tells what was cut."""
     raw = b'{"model": "a", "priority": 3}'
-    body = Body(raw, len(raw), peek_json(raw), Kind.JSON)
+    text = Skeleton(raw)
+    body = Body(raw, len(raw), text.peek(), text.splices)
     body.edit(Edit(left_out=STRIPPED))
 
     assert await whole(body) == b'{"model": "a"}'
@@ -226,7 +229,7 @@ async def test_the_name_in_a_query_gives_way_to_another() -> None:
     """Of a urlencoded form, and of the query of a path; escapes elsewhere stay as they are."""
     raw = b"a=%41&model=x%2Fy&model=z&b=model%3d"
     peek, spans = peek_query(raw)
-    body = Body(raw, len(raw), peek, Kind.QUERY, spans)
+    body = Body(raw, len(raw), peek, partial(splices_in_query, spans))
     body.edit(Edit("né w"))
 
     assert peek.model == "z"
@@ -327,8 +330,9 @@ async def test_a_form_is_spliced_where_its_name_stands(tmp_path: Path) -> None:
     raw = form_of({"model": "short", "size": "8x8"}, b"\x00\xff" * 1000)
     spool = (tmp_path / "spool").open("w+b")
     spool.write(raw)
-    start = raw.index(b"short")
-    with Body(spool, len(raw), Peek("short"), Kind.FORM, [Span(start, start + 5)]) as body:
+    form = FormPeek("multipart/form-data; boundary=b")
+    form.feed(raw)
+    with Body(spool, len(raw), form.end(), form.splices) as body:
         body.edit(Edit("a much longer name", left_out=["size"], put=(("a", 1),)))
 
         assert await whole(body) == raw.replace(b"short", b"a much longer name")
