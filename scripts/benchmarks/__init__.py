@@ -1,4 +1,4 @@
-"""Benchmarks: `scripts/bench` prints figures, `scripts/bench schedule` replays workloads.
+"""Benchmarks: `scripts/bench` prints figures, `schedule` replays workloads, `swap` compares.
 
 ==============  ===============================================================================
 `figures`       what Hotseat adds to a request, and what a swap costs
@@ -9,5 +9,10 @@
 `decisions`     the scheduler alone: microseconds per decision
 `report`        figures into tables and JSON
 `schedule`      the command line of all that
+`swap`          the command line that compares Hotseat with llama-swap
+`contest`       the programs that are compared, and the file that both are given
+`measures`      the figures that are compared
+`talk`          a client that costs next to nothing
+`responder`     a worker that is up at once
 ==============  ===============================================================================
 """

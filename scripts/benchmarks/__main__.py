@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import schedule
+from scripts.benchmarks import schedule, swap
 
 
 def main() -> int:
@@ -15,7 +15,12 @@ def main() -> int:
     schedule.add_to(
         commands.add_parser("schedule", help="mixed workloads", description=schedule.__doc__)
     )
+    swap.add_to(
+        commands.add_parser("swap", help="Hotseat and llama-swap", description=swap.__doc__)
+    )
     args = parser.parse_args()
+    if args.command == "swap":
+        return swap.main(args)
     if args.command == "schedule":
         return schedule.main(args)
     from scripts.benchmarks import figures  # noqa: PLC0415  # it serves in this process

@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "swap.yaml")
         path.write_text(CONFIG)
-        config, _ = load_config(path)
+        config = load_config(path).config
         asyncio.run(serve_and_measure(config))
 
 
