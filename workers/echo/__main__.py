@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -67,13 +68,24 @@ class Echo:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    for name, field in EchoOptions.model_fields.items():
+        is_flag = field.annotation is bool
+        parser.add_argument(_as_flag(name), action="store_true" if is_flag else "store")
     parser.add_argument("--port", type=int, help="serve plain HTTP on 127.0.0.1 at this port")
-    parser.add_argument("--options", default="{}", help="the switches, as JSON")
-    args, _ = parser.parse_known_args()
-    if args.port is None:
+    parser.add_argument("--options", type=json.loads, default={}, help="the switches, as JSON")
+    switches = vars(parser.parse_known_args()[0])
+    options = switches.pop("options")
+    if "port" not in switches:
         serve.run(Echo())
-    asyncio.run(serve_port(EchoOptions.model_validate_json(args.options), args.port))
+    port = switches.pop("port")
+    asyncio.run(serve_port(EchoOptions.model_validate({**options, **switches}), port))
+
+
+def _as_flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ class Misbehave(wire.Body):
     die_saying: str | None = None  # abort with these last words; at once without `die_after`
     hang_after: int | None = None
     status: int = 200
+    says: str | None = None  # a line on stdout, when it is heard
     out_of_memory: bool = False  # answer as an engine that had no memory for this request
     allocate_bytes: NonNegativeInt = 0  # hold so much more while it is served
 

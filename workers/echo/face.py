@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +14,8 @@ from workers import wire
 from workers.echo.bodies import AnyBody, EmbeddingsBody, Misbehave, TextBody
 from workers.echo.conduct import paced
 from workers.echo.held import Held, NoMemory
+from workers.echo.loading import say
+from workers.echo.mirror import Mirror
 from workers.echo.options import EchoOptions
 
 PIXEL_PNG = (
@@ -29,11 +30,15 @@ class Face:
 
     def __init__(self, options: EchoOptions, held: Held) -> None:
         self._reply = options.reply
+        self._mirror = Mirror(options.reply)
+        self._only_tells = options.tells
         self._held = held
         self._turns = asyncio.Semaphore(options.at_once)
         self._counts = {"started": 0, "finished": 0, "cancelled": 0}
 
     def routes(self) -> Sequence[web.RouteDef]:
+        if self._only_tells:
+            return self._mirror.routes()
         return [
             *wire.with_and_without_v1("/chat/completions", self._chat),
             *wire.with_and_without_v1("/completions", self._complete),
@@ -41,13 +46,15 @@ class Face:
             *wire.with_and_without_v1("/images/generations", self._paint),
             *wire.with_and_without_v1("/images/edits", self._paint),
             web.get("/counts", self._tell_counts),
-            web.route("*", "/{path:.*}", self._tell_request),
+            *self._mirror.routes(),
         ]
 
     @asynccontextmanager
     async def _serving(self, echo: Misbehave) -> AsyncIterator[None]:
         """Count the request, and hold what it is told to hold, for the length of the block."""
         self._counts["started"] += 1
+        if echo.says is not None:
+            say(echo.says)
         try:
             async with self._turns, self._held.more(echo.allocate_bytes):
                 if echo.out_of_memory:
@@ -112,19 +119,6 @@ class Face:
 
     async def _tell_counts(self, _request: web.Request) -> web.Response:
         return web.json_response(self._counts)
-
-    async def _tell_request(self, request: web.Request) -> web.Response:
-        """Tell what arrived, for tests of what a proxy passes on."""
-        raw = await request.read()
-        return web.json_response(
-            {
-                "method": request.method,
-                "path": request.raw_path,
-                "headers": [[k, v] for k, v in request.headers.items()],
-                "body": base64.b64encode(raw).decode(),
-                "pid": os.getpid(),
-            }
-        )
 
 
 async def _work(echo: Misbehave) -> None:

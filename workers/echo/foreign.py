@@ -10,7 +10,7 @@ from aiohttp import web
 
 from workers import wire
 from workers.echo import loading
-from workers.echo.conduct import take_time
+from workers.echo.conduct import pass_gate, take_time
 from workers.echo.face import Face
 from workers.echo.held import Held
 from workers.echo.options import EchoOptions
@@ -30,9 +30,13 @@ async def serve_port(options: EchoOptions, port: int) -> None:
             os._exit(0)
 
     async def health(_request: web.Request) -> web.Response:
-        return web.Response(status=200 if loaded.done() else 503)
+        if options.health_hangs:
+            await asyncio.Event().wait()
+        return web.Response(status=options.health_status if loaded.done() else 503)
 
     loop.add_signal_handler(signal.SIGTERM, stop)
+    if options.listen_gate is not None:
+        await asyncio.to_thread(pass_gate, options.listen_gate)
     loaded = loop.run_in_executor(None, come_up)
     app.router.add_get("/health", health)
     app.add_routes(Face(options, held).routes())

@@ -45,6 +45,14 @@ def _litter(options: EchoOptions) -> None:
     for number in range(options.noise_lines):
         sys.stdout.write(f"{number} {'x' * 1000}\n")
     sys.stdout.flush()
+    if options.says is not None:
+        say(options.says)
+
+
+def say(line: str) -> None:
+    """Write a line for the log."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _fail_as_told(options: EchoOptions) -> None:

@@ -18,6 +18,7 @@ class EchoOptions(serve.Options):
     """The switches; none of them: a worker that is up at once and behaves."""
 
     reply: str | None = None  # instead of an echo
+    tells: bool = False  # answer every path with what arrived there
     file: str | None = None  # must exist, as a model's file must
     at_once: PositiveInt = 10_000  # requests served together; more of them wait in here
 
@@ -37,3 +38,9 @@ class EchoOptions(serve.Options):
     ignore_sigterm: bool = False
     grandchild: bool = False  # leave a second process in our group
     noise_lines: int = 0  # of 1 kB on stdout, at load
+    says: str | None = None  # a line on stdout, at load
+
+    # at a port only
+    listen_gate: str | None = None  # nobody is let in before it is passed
+    health_status: int = 200  # of /health, when loaded
+    health_hangs: bool = False  # /health takes the question and never answers

@@ -1,0 +1,1 @@
+"""What people who come from llama-swap rely on: their config in, requests, what they expect."""
