@@ -17,7 +17,16 @@ from typing import Any
 
 from proxy import app, report
 from proxy.budget import NoBudget
-from proxy.config import ConfigError, Loaded, Problem, Source, load_config, render, understood
+from proxy.config import (
+    ConfigError,
+    Loaded,
+    Problem,
+    Source,
+    absent_programs,
+    load_config,
+    render,
+    understood,
+)
 from proxy.moving import move
 from proxy.reload import Rereading
 
@@ -43,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     except ConfigError as error:
         _say(str(error))
         _say(f"{len(error.problems)} mistake(s) in {error.path}; nothing was started")
+        if not error.is_all:
+            _say("what else there may be is seen when that is mended")
         if passing := sum(problem.passes for problem in error.problems):
             _say(f"llama-swap would let {passing} of them pass; with --compat they are left out")
         sys.exit(1)
@@ -64,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     told = f"hotseat {version('hotseat')}"
     parser.add_argument("--version", "-version", action="version", version=told)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, prog="hotseat")
     serve = commands.add_parser("serve", help="serve the models of a config file")
     check = commands.add_parser("check", help="tell every mistake in a config file")
     for command in (serve, check):
@@ -101,7 +112,7 @@ def _add(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
 
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdecimal() or int(port) >= 1 << 16:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # `:8080` asks for it
 
@@ -121,7 +132,9 @@ async def _check(args: argparse.Namespace) -> int:
     names = ", ".join(config.models)
     sys.stdout.write(f"{source.main}: {len(config.models)} model(s), no mistakes: {names}\n")
     sys.stdout.write(document.hidden(understood(config)))
-    for kind, problems in (("warning", loaded.warnings), ("note", loaded.notes)):
+    absent = [document.placed(problem) for problem in absent_programs(config, os.environ)]
+    notes = sorted((*loaded.notes, *absent), key=lambda note: (str(note.path), note.line or 0))
+    for kind, problems in (("warning", loaded.warnings), ("note", notes)):
         for problem in problems:
             sys.stdout.write(f"{kind}: {render(source.main, problem)}\n")
     return await _check_memory(loaded, surveyed) if args.memory else 0
@@ -171,7 +184,7 @@ async def _serve(args: argparse.Namespace) -> int:
     try:
         listener = app.listen(host, port)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        reason = (error.strerror or str(error)).partition(" (while")[0]
         _say(f"cannot listen on {host}:{port}: {reason}; choose another with --listen")
         return 1
     rereading = Rereading(

@@ -3,7 +3,6 @@
 from proxy.config.capabilities import Capability, Modalities
 from proxy.config.document import Document, Problem
 from proxy.config.filters import Filters
-from proxy.config.keys import ApiKey
 from proxy.config.load import ConfigError, Loaded, load_config, render
 from proxy.config.memory import (
     DeclaredMemory,
@@ -14,11 +13,11 @@ from proxy.config.memory import (
     Limit,
     Share,
 )
-from proxy.config.model import ModelConfig
+from proxy.config.model import Compat, ModelConfig, Timeouts
 from proxy.config.schema import Config
+from proxy.config.server import ApiKey
 from proxy.config.sources import Source
-from proxy.config.timeouts import Compat, Timeouts
-from proxy.config.told import understood
+from proxy.config.told import absent_programs, understood
 from proxy.config.virtual import Peer, PeerModel, Profile, Selector
 
 __all__ = [
@@ -46,6 +45,7 @@ __all__ = [
     "Share",
     "Source",
     "Timeouts",
+    "absent_programs",
     "load_config",
     "render",
     "understood",

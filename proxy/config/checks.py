@@ -43,7 +43,7 @@ def _misplaced(config: Config, model: ModelConfig) -> Iterator[Problem]:
 def _portless(model: ModelConfig) -> Iterator[Problem]:
     """Find a command that cannot know its port, and does not say which it takes."""
     says_where = "proxy" in model.model_fields_set
-    if model.kind == "cmd" and not says_where and "PORT" not in names_in(model.cmd or ""):
+    if model.kind == "cmd" and not says_where and not any(names_in(model.cmd or "")):
         told = "uses ${PORT} unless you say where the command serves, but cmd does not use it"
         yield Problem(("proxy",), told)
 
@@ -53,7 +53,9 @@ def _double_keys(config: Config) -> Iterator[Problem]:
     for index, entry in enumerate(config.api_keys):
         owner = first.setdefault(entry.key.get_secret_value(), index)
         if owner != index:
-            yield Problem(("apiKeys", str(index)), f"is the same key as entry {owner}")
+            yield Problem(
+                ("apiKeys", str(index)), f"is the same key as entry {owner}", passes=True
+            )
 
 
 def _double_names(config: Config) -> Iterator[Problem]:

@@ -27,4 +27,6 @@ def words_of(command: str) -> tuple[str, ...]:
 def splits(command: str) -> str:
     if not words_of(command):
         raise ValueError("the command is empty")
+    if "\0" in command:
+        raise ValueError("the command holds a NUL")
     return command

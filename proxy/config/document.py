@@ -9,10 +9,21 @@ from pathlib import Path
 import yaml
 
 from proxy.config.environment import Environment, Unusable, hidden
-from proxy.config.yaml_core import TAGS, StrictLoader, plain_tag
+from proxy.config.yaml_core import PLAIN, TAGS, TEXT, StrictLoader, plain_tag
 
 Where = tuple[str, ...]
 """A path in the file: keys and indices."""
+MOST_ENTRIES, DEEPEST = 200_000, 100
+"""What an alias repeats counts each time: a few lines of them can stand for billions."""
+NO_COLON = "could not find expected ':'"
+HINTS: Mapping[str, str] = {
+    NO_COLON: "a key is followed by a colon and a space",
+    "expected <block end>": "is it indented as its neighbours are?",
+    "mapping values are not allowed": (
+        "a text with a colon and a space needs quotes, a key a space behind its colon"
+    ),
+}
+NOT_A_MAPPING = "must be a mapping with the key `models`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +89,57 @@ def read_document(
     """Parse; what is wrong with the YAML itself is in `problems`."""
     document = Document()
     environment = Environment(environ or {})
+    marked = environment.marked(text)
     try:
-        loader = StrictLoader(environment.marked(text))
-        node = loader.get_single_node()
-        if node is not None:
-            for entry in _Walk(loader, environment).over(node, (), ()):
-                _note(document, entry, path)
-        if node is not None and not document.problems:
-            document.data = loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        document.problems.append(_misread(error, text, path))
+        _read(document, marked, environment, path)
     except yaml.YAMLError as error:
-        document.problems.append(Problem((), f"not valid YAML: {error}", path=path))
+        document.problems.append(_misread(error, marked, path))
+    except RecursionError:
+        document.problems.append(Problem((), "not valid YAML: too deeply nested", path=path))
     document.environment = environment.used
     return document
 
 
-def _misread(error: yaml.MarkedYAMLError, text: str, path: Path | None) -> Problem:
-    told = f"not valid YAML: {error.problem}"
-    if error.problem_mark is None:
-        return Problem((), told, path=path)
-    line = error.problem_mark.line
-    if "${" in "".join(text.split("\n")[line : line + 1]):
-        told += "; within braces or brackets a text with ${...} needs quotes"
-    return Problem((), told, line + 1, path)
+def _read(document: Document, text: str, environment: Environment, path: Path | None) -> None:
+    """Fill the document. Raises YAMLError and RecursionError."""
+    loader = StrictLoader(text)
+    node = loader.get_single_node()
+    if node is None:
+        return
+    for count, entry in enumerate(_Walk(loader, environment).over(node, (), ())):
+        if count == MOST_ENTRIES:
+            told = f"holds more than {MOST_ENTRIES} keys and items, with what aliases repeat"
+            document.problems.append(Problem((), told, path=path))
+            break
+        _note(document, entry, path)
+    data = None if document.problems else loader.construct_document(node)
+    if isinstance(data, dict | None):
+        document.data = data
+    else:
+        document.problems.append(Problem((), NOT_A_MAPPING, node.start_mark.line + 1, path))
+
+
+def _misread(error: yaml.YAMLError, text: str, path: Path | None) -> Problem:
+    match error:
+        case yaml.MarkedYAMLError(problem=str(told), problem_mark=yaml.Mark(line=before)):
+            if told == NO_COLON and error.context_mark is not None:
+                before = error.context_mark.line  # where the key is; it is missed further on
+            line = "".join(text.split("\n")[before : before + 1])
+            return Problem((), f"not valid YAML: {told}{_hint(told, line)}", before + 1, path)
+        case yaml.reader.ReaderError(position=at, character=character):
+            told = f"not valid YAML: it holds the character U+{character:04X}"
+            return Problem((), told, text.count("\n", 0, at) + 1, path)
+        case _:
+            return Problem((), f"not valid YAML: {error}", path=path)
+
+
+def _hint(told: str, line: str) -> str:
+    """Say what is often wrong with such a line."""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "; YAML is indented by spaces, never by tabs"
+    if "${" in line:  # those of the environment are marks by now, and need none
+        return "; within braces or brackets a text with ${...} needs quotes"
+    return next((f"; {hint}" for start, hint in HINTS.items() if told.startswith(start)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +173,9 @@ class _Walk:
     ) -> Iterator[_Entry]:
         """Yield every path with its line and its mistake, if any."""
         line = node.start_mark.line + 1
-        if any(node is one for one in above):
+        if len(above) > DEEPEST:
+            yield _Entry(where[:3], line, mistake="is too deeply nested")
+        elif any(node is one for one in above):
             yield _Entry(where, line, mistake="refers to itself")
         elif node.tag not in TAGS:
             yield _Entry(where, line, mistake=f"has a tag that means nothing here: {node.tag}")
@@ -148,6 +188,18 @@ class _Walk:
                 yield from self.over(item, inner, (*above, node))
         else:
             yield from self._fill(node, where)
+            if not self._reads(node):
+                told = "is not what its tag says, has too many digits or half a character"
+                yield _Entry(where, line, mistake=told)
+
+    def _reads(self, node: yaml.Node) -> bool:
+        """Tell whether the text of a scalar is what it is said to be; PyYAML would break off."""
+        try:
+            self.loader.construct_object(node)
+            str(node.value).encode()  # "\\ud83d" is half a character
+        except (ValueError, KeyError):
+            return False
+        return True
 
     def _over_keys(
         self, node: yaml.MappingNode, where: Where, above: tuple[yaml.Node, ...]
@@ -155,6 +207,8 @@ class _Walk:
         keys: set[str] = set()
         for key, value in node.value:
             yield from self._fill(key, where)
+            if key.tag in PLAIN:
+                key.tag = TEXT  # 1.50 is a name like any other
             name = str(key.value)
             inner = (*where, name)
             yield _Entry(inner, key.start_mark.line + 1, name in keys and name != "<<")

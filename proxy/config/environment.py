@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 VARIABLE = re.compile(r"\$\{env\.([A-Za-z0-9_]+)\}")
+LIKE_A_VARIABLE = re.compile(r"\$\{env\.[^}]*\}")
 _MARK = re.compile("\U0010fffc([0-9]+)\U0010fffd")
 _GUARD = "\U0010fffb"
 """Keeps a ${...} within a value from being a macro."""
@@ -57,6 +58,8 @@ class Environment:
         return _MARK.sub(self._value, text)
 
     def _value(self, match: re.Match[str]) -> str:
+        if int(match[1]) >= len(self.named):
+            return match[0]  # not one of ours
         name, line = self.named[int(match[1])]
         value = self.values.get(name)
         if value is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from proxy.config.command import without_comments
 from proxy.config.document import Document, Problem, Where
-from proxy.config.environment import VARIABLE, released
+from proxy.config.environment import LIKE_A_VARIABLE, VARIABLE, released
 from proxy.macros import RESERVED, UnknownMacro, expand, names_in, wrong_definition
 
 Values = Mapping[str, object]
@@ -22,6 +22,8 @@ CHECKED = (
     *("filters.stripParams", "filters.strip_params", "filters.setParamsByID"),
 )
 """Where in a model an unknown macro is an error for llama-swap too."""
+FREE = "x-"
+"""How a key at the top begins that means nothing, and may hold anchors."""
 PORT_STAYS = "keeps ${PORT} as it is: the port is known only when the worker starts"
 
 
@@ -47,6 +49,8 @@ class _Expansion:
         tree: dict[object, object] = {}
         for key, part in data.items():
             match key, part:
+                case str(), _ if key.startswith(FREE):
+                    pass
                 case "macros", dict():
                     tree[key] = values
                 case "models", dict():
@@ -172,31 +176,34 @@ def _uses_port(command: object, values: Values) -> bool:
     if not isinstance(command, str):
         return False
     try:
-        return "PORT" in names_in(str(expand(without_comments(command), values, RESERVED)))
+        names = {*names_in(str(expand(without_comments(command), values, RESERVED)))}
     except UnknownMacro:
         return True  # it is told; no more need be
+    return "PORT" in names or not names <= RESERVED  # so is what is left of a wrong macro
 
 
 def _left_over(value: object, scope: _Scope) -> Iterator[str]:
     """Name the macros that cannot be known in this place."""
     if isinstance(value, str):
         yield from sorted(RESERVED.intersection(names_in(value)) - {*scope.late})
-        yield from (match[0] for match in VARIABLE.finditer(value))
+        yield from (match[0] for match in LIKE_A_VARIABLE.finditer(value))
 
 
 def _out_of_place(name: str, scope: _Scope) -> str | None:
     """Say why it is a mistake to have it here; None: it is none."""
     match name:
-        case "MODEL_ID":
-            return "${MODEL_ID} is for models only"
+        case "MODEL_ID" | "PORT" if "MODEL_ID" not in scope.values:
+            return f"${{{name}}} is for models only"
         case "PID":
             return "${PID} is for cmdStop only"
         case "PORT" if scope.has_port:
             return None
         case "PORT":
             return "uses ${PORT} but cmd does not: it is only available when cmd uses it"
-        case _:
+        case _ if VARIABLE.fullmatch(name):
             return f"{name}: the environment variable is not set"
+        case _:
+            return f"{name} names no variable: a name has letters, digits and _ only"
 
 
 def _passes(where: Where) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from proxy.config.checks import clashes
-from proxy.config.document import Document, Problem, Where
+from proxy.config.document import NOT_A_MAPPING, Document, Problem, Where
 from proxy.config.expansion import expanded
 from proxy.config.merge import without
 from proxy.config.mistakes import problems_of
@@ -21,10 +21,11 @@ from proxy.config.sources import Source
 
 
 class ConfigError(Exception):
-    """The config has mistakes; `problems` are all of them."""
+    """The config has mistakes; `problems` are all of them, unless they hid what stands there."""
 
-    def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
+    def __init__(self, path: Path, problems: Iterable[Problem], *, is_all: bool = True) -> None:
         self.path = path
+        self.is_all = is_all
         self.problems = in_order(problems)
         super().__init__("\n".join(render(path, problem) for problem in self.problems))
 
@@ -61,7 +62,7 @@ def load_config(
     source = source if isinstance(source, Source) else Source(source)
     document, files = source.read(environ)
     if document.problems:
-        raise ConfigError(source.main, document.problems)
+        raise ConfigError(source.main, document.problems, is_all=False)
     document, problems, notes = expanded(document)
     reading = _Reading(source, files, compat=compat)
     config, document = reading.checked(document, problems)
@@ -110,7 +111,7 @@ class _Reading:
 
     def _config(self, document: Document) -> tuple[Config | None, list[Problem]]:
         if not isinstance(document.data, dict):
-            return None, [Problem((), "must be a mapping with the key `models`")]
+            return None, [Problem((), f"is empty: it {NOT_A_MAPPING}")]
         try:
             config = Config.model_validate(document.data)
         except ValidationError as error:

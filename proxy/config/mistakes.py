@@ -23,6 +23,8 @@ TEXTS = {
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
+    "string_type": "must be one text; true and false need quotes",
+    "string_too_short": "is empty",
 }
 PASSING_TYPES = ("extra_forbidden", "no_kind")
 PASSING_KEYS: tuple[Where, ...] = (("logLevel",), ("logTimeFormat",))
@@ -38,6 +40,7 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
 
 def _told(entry: ErrorDetails, where: Where) -> str:
     message = TEXTS.get(entry["type"], entry["msg"].removeprefix("Value error, "))
+    message = message.replace("Input should be", "must be", 1)
     hint = _hint(where) if entry["type"] == "extra_forbidden" else ""
     return message + hint
 

@@ -1,4 +1,4 @@
-"""The keys of a model."""
+"""The keys of a model, and how it is spoken to."""
 
 from __future__ import annotations
 
@@ -22,8 +22,14 @@ from proxy.config.command import splits
 from proxy.config.command import words_of as split
 from proxy.config.filters import Filters
 from proxy.config.memory import Declaration, DeviceKind, Gpus
-from proxy.config.section import Priority, Seconds, Section, zero_is_unsaid
-from proxy.config.timeouts import Compat, Timeouts
+from proxy.config.section import (
+    Name,
+    Priority,
+    Seconds,
+    Section,
+    empty_is_unsaid,
+    zero_is_unsaid,
+)
 
 Bundled = Literal["llama", "sd", "florence2", "echo"]
 KINDS: tuple[str, ...] = (*get_args(Bundled), "cmd")
@@ -40,6 +46,14 @@ def _env_entries(value: object) -> object:
     if not all(name and sign for name, sign, _ in pairs):
         raise ValueError("each entry must read KEY=VALUE")
     return {name: text for name, _, text in pairs}
+
+
+def _env_fits(env: dict[str, str]) -> dict[str, str]:
+    """Refuse what no process can be given."""
+    for name, text in env.items():
+        if not name or "=" in name or "\0" in f"{name}{text}":
+            raise ValueError("a name is empty or holds a =, or something holds a NUL")
+    return env
 
 
 def _listed(value: object) -> object:
@@ -82,11 +96,31 @@ def _path(endpoint: str) -> str:
     return endpoint if is_path else f"/{endpoint}"
 
 
-Command: TypeAlias = Annotated[str, AfterValidator(splits)]
+Command: TypeAlias = Annotated[
+    Annotated[str, AfterValidator(splits)] | None, BeforeValidator(empty_is_unsaid)
+]
 Patience: TypeAlias = Annotated[float | Literal["auto"] | None, PlainValidator(_patience)]
 Ttl: TypeAlias = Annotated[Seconds | None, BeforeValidator(_ttl)]
 SomeSeconds: TypeAlias = Annotated[Seconds | None, BeforeValidator(zero_is_unsaid)]
 Scalar: TypeAlias = str | int | float | bool
+
+
+class Timeouts(Section):
+    """The section `timeouts`: seconds, 0: no limit."""
+
+    connect: Seconds = 30.0
+    keepalive: Seconds = 30.0
+    response_header: Seconds = 0.0
+    tls_handshake: Seconds = 10.0
+    expect_continue: Seconds = 1.0
+    idle_conn: Seconds = 90.0
+
+
+class Compat(Section):
+    """The section `compat` of a model."""
+
+    ignore_websockets: bool = False
+    """Whether a websocket neither starts the model nor keeps it."""
 
 
 class ModelConfig(Section):
@@ -96,15 +130,17 @@ class ModelConfig(Section):
     sd: dict[str, Any] | None = None
     florence2: dict[str, Any] | None = None
     echo: dict[str, Any] | None = None
-    cmd: Command | None = None
-    cmd_stop: Command | None = None
+    cmd: Command = None
+    cmd_stop: Command = None
     proxy: Annotated[str, AfterValidator(_address)] = "http://127.0.0.1:${PORT}"
     check_endpoint: Annotated[str, AfterValidator(_path)] = "/health"
     name: str = ""
     description: str = ""
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[Name, ...] = ()
     capabilities: Capabilities | None = None
-    env: Annotated[dict[str, str], BeforeValidator(_env_entries)] = Field(default_factory=dict)
+    env: Annotated[dict[str, str], BeforeValidator(_env_entries), AfterValidator(_env_fits)] = (
+        Field(default_factory=dict)
+    )
     unlisted: bool = False
     metadata: dict[str, Any] = Field(default_factory=dict)
     use_model_name: str = ""

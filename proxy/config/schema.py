@@ -18,13 +18,13 @@ from proxy.config.company import (
     priorities,
     read_company,
 )
-from proxy.config.keys import KeyEntry
 from proxy.config.memory import DeclaredMemory, DeviceKind, Gpu, GpuConfig, HostConfig
 from proxy.config.model import CONCURRENCY, ModelConfig, Patience, Scalar
-from proxy.config.section import Seconds, Section
+from proxy.config.section import Name, Seconds, Section
 from proxy.config.server import (
     Footprints,
     Hooks,
+    KeyEntry,
     LogOutput,
     LogTimeFormat,
     PathPrefix,
@@ -32,6 +32,7 @@ from proxy.config.server import (
     Store,
     Ui,
     Upstream,
+    caseless,
 )
 from proxy.config.virtual import Peer, PeerModel, Profiles, Selector, peer_models
 from proxy.scheduler import Company
@@ -58,7 +59,7 @@ def _with_comfyui(models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
 class Config(Section):
     """A whole swap.yaml."""
 
-    models: Annotated[dict[str, ModelConfig], AfterValidator(_with_comfyui)] = Field(
+    models: Annotated[dict[Name, ModelConfig], AfterValidator(_with_comfyui)] = Field(
         default_factory=dict
     )
     macros: dict[str, Scalar] = Field(default_factory=dict)
@@ -96,7 +97,7 @@ class Config(Section):
     stall_timeout: PositiveFloat = 60.0
     max_body_bytes: PositiveInt = 256 << 20
     # logs
-    log_level: Literal["debug", "info", "warn", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warn", "error"], caseless] = "info"
     log_time_format: LogTimeFormat = ""
     log_to_stdout: LogOutput = "proxy"
     # accepted, and not needed

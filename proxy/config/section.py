@@ -38,10 +38,16 @@ def zero_is_unsaid(value: object) -> object:
     return None if is_zero else value
 
 
+def empty_is_unsaid(value: object) -> object:
+    """Take an empty text as if the key were not there."""
+    return None if value == "" else value
+
+
 Seconds: TypeAlias = Annotated[
     float, Field(ge=0, allow_inf_nan=False, strict=True), BeforeValidator(_seconds)
 ]
 """Seconds, or a duration such as 5m."""
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):

@@ -1,4 +1,4 @@
-"""The sections above the models that are about serving: hooks, upstream, pages, figures."""
+"""The sections above the models that are about serving: hooks, upstream, pages, figures, keys."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 
-from proxy.config.section import Seconds, Section
+from proxy.config.section import Priority, Seconds, Section
 
 IGNORED_PATHS = r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$"
 """What a browser asks for by itself, which is no reason to load a model."""
 SHORTEST_LOOK_S = 5.0
+caseless = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 LogOutput = Literal["proxy", "upstream", "both", "none"]
-LogTimeFormat = Literal[
-    "",
-    "ansic",
-    "unixdate",
-    "rubydate",
-    "rfc822",
-    "rfc822z",
-    "rfc850",
-    "rfc1123",
-    "rfc1123z",
-    "rfc3339",
-    "rfc3339nano",
-    "kitchen",
-    "stamp",
-    "stampmilli",
-    "stampmicro",
-    "stampnano",
+LogTimeFormat: TypeAlias = Annotated[
+    Literal[
+        "",
+        "ansic",
+        "unixdate",
+        "rubydate",
+        "rfc822",
+        "rfc822z",
+        "rfc850",
+        "rfc1123",
+        "rfc1123z",
+        "rfc3339",
+        "rfc3339nano",
+        "kitchen",
+        "stamp",
+        "stampmilli",
+        "stampmicro",
+        "stampnano",
+    ],
+    caseless,
 ]
 
 
@@ -124,4 +128,32 @@ def _prefix(path: str) -> str:
 
 Footprints: TypeAlias = Annotated[Path | Literal[False] | None, PlainValidator(_footprints)]
 PathPrefix: TypeAlias = Annotated[str, AfterValidator(_prefix)]
-Bytes: TypeAlias = NonNegativeInt
+
+
+def _is_one_word(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not text:
+        raise ValueError("the key is empty")
+    if any(character.isspace() or not character.isprintable() for character in text):
+        raise ValueError("the key holds a space")
+    return key
+
+
+class ApiKey(Section):
+    """A key, whose it is, and how urgent their requests are."""
+
+    key: Annotated[SecretStr, AfterValidator(_is_one_word)]
+    name: str = ""
+    priority: Priority | None = None
+
+
+def _entry(value: object) -> object:
+    """Take a bare key; never repeat what is wrong, as it may be the secret."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return {"key": str(value)}
+    if isinstance(value, dict) and set(value) <= set(ApiKey.model_fields):
+        return value
+    raise ValueError("an entry is the key as a text, or has key, name and priority")
+
+
+KeyEntry: TypeAlias = Annotated[ApiKey, BeforeValidator(_entry)]

@@ -69,7 +69,9 @@ def _read(path: Path, environ: Mapping[str, str]) -> Document:
             path, f"cannot be read: {error.strerror}; name another file with --config"
         )
     except UnicodeDecodeError as error:
-        return _troubled(path, f"is not UTF-8: {error}")
+        line = error.object.count(b"\n", 0, error.start) + 1
+        told = "is not UTF-8: save it in that encoding"
+        return Document(problems=[Problem((), told, line, path)])
     return read_document(text, environ, path)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import PurePath
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
 
+from yarl import URL
+
+from proxy.config.document import Problem
 from proxy.config.filters import Filters
 from proxy.config.model import ModelConfig
 from proxy.config.schema import Config
@@ -21,6 +26,25 @@ def understood(config: Config) -> str:
         for model_id, model in config.models.items()
     )
     return "".join(f"  {line}\n" for line in (*models, *_rest(config)))
+
+
+def absent_programs(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Find the commands whose program is not on this machine, or not to be run."""
+    for model_id, model in config.models.items():
+        places = os.pathsep.join(os.get_exec_path({**environ, **model.env}))
+        for key, argv in (("cmd", model.argv), ("cmdStop", model.stop_argv)):
+            if (
+                argv
+                and not any(names_in(argv[0]))
+                and not _is_there(argv[0], config.folder, places)
+            ):
+                told = f"there is no program {_bare(argv[0])!r} on this machine"
+                yield Problem(("models", model_id, key), told)
+
+
+def _is_there(program: str, folder: Path, places: str) -> bool:
+    path = str(folder / program) if os.sep in program else program
+    return shutil.which(path, path=places) is not None
 
 
 def _rest(config: Config) -> Iterator[str]:
@@ -64,7 +88,12 @@ def _runs(model: ModelConfig) -> str:
     """Name what runs: of a command its program alone, as the rest may hold secrets."""
     if model.kind != "cmd":
         return model.kind
-    return f"cmd {PurePath(model.argv[0]).name}"
+    return f"cmd {PurePath(_bare(model.argv[0])).name}"
+
+
+def _bare(program: str) -> str:
+    """Leave out a value: `KEY=value` before a command is a shell's way, and may be a secret."""
+    return program.partition("=")[0]
 
 
 def _serves(config: Config, model: ModelConfig) -> str:
@@ -72,7 +101,7 @@ def _serves(config: Config, model: ModelConfig) -> str:
         return "socket"
     if "PORT" in names_in(model.proxy):
         return f"port from {config.start_port}" if config.start_port else "any free port"
-    return model.proxy
+    return str(URL(model.proxy).with_user(None))  # which would take its password along
 
 
 def _filtered(filters: Filters) -> Iterator[str]:

@@ -11,8 +11,8 @@ from yarl import URL
 
 from proxy.config.document import Problem, Where
 from proxy.config.filters import Filters
-from proxy.config.section import Section
-from proxy.config.timeouts import Timeouts
+from proxy.config.model import Timeouts
+from proxy.config.section import Section, empty_is_unsaid
 from proxy.scheduler import ModelName
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Peer(Section):
 
     proxy: Annotated[str, AfterValidator(_http)]
     models: Annotated[tuple[str, ...], AfterValidator(_some)]
-    api_key: SecretStr | None = None
+    api_key: Annotated[SecretStr | None, BeforeValidator(empty_is_unsaid)] = None
     filters: Filters = Filters()
     timeouts: Annotated[Timeouts, BeforeValidator(_patient)] = Timeouts.model_validate(
         {"responseHeader": HEAD_S}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from proxy.macros import names_in
 from proxy.moving import llama, sd
 from proxy.moving.flags import NoCounterpart, Reading, Setting, Table, read
 from proxy.moving.words import Word, expand, split
@@ -98,6 +99,10 @@ def _refuse(entry: Mapping[str, object], kind: _Kind, macros: Mapping[str, str])
     for name, _ in _variables(entry, macros):
         if name.startswith(kind.variables or ("=",)):
             raise NoCounterpart(f"{name} in env is a flag too")
+    for key, value in entry.items():
+        is_bound = key not in ("cmd", "macros", *USELESS)
+        if is_bound and "PORT" in names_in(expand(str(value), macros)):
+            raise NoCounterpart(f"{key} tells its port, and a bundled worker has none")
 
 
 def _variables(entry: Mapping[str, object], macros: Mapping[str, str]) -> list[tuple[str, str]]:

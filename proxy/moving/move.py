@@ -79,7 +79,7 @@ def _parsed(source: Path, text: str) -> tuple[yaml.Node, Mapping[str, Any]]:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = Problem((), f"not valid YAML: {error.problem}", line)
         raise ConfigError(source, [problem]) from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(source, [Problem((), f"not valid YAML: {error}")]) from error
     if root is None or not isinstance(data, dict) or not isinstance(data.get("models"), dict):
         told = "is not there; a llama-swap file has a mapping of that name"

@@ -123,6 +123,10 @@ async def test_https(tmp_path: Path, certificate: Path) -> None:
         (("serve", "--listen", "8080"), 2, "'8080' is not HOST:PORT"),
         (("--config", "no.yaml"), 1, "no.yaml: cannot be read"),
         (("--config-dir", "nowhere"), 1, "nowhere: cannot be read"),
+        (("--listen", "127.0.0.1:65536"), 2, "'127.0.0.1:65536' is not HOST:PORT"),
+        (("--listen", "none.invalid:9"), 1, "cannot listen on none.invalid:9: "),
+        (("check", "--what"), 2, "usage: hotseat [serve]"),
+        (("check", "--memory=9"), 2, "usage: hotseat check [-h]"),
         ((), 2, "usage: hotseat [serve]"),
     ],
 )
@@ -160,8 +164,56 @@ async def test_check_tells_what_was_understood(tmp_path: Path) -> None:
         "  b  echo · socket · unloaded after 5 s · 10 at once",
         "warning: swap.yaml:2: models.a.aliases.0: 'b' is a model's id; it is left out",
         "warning: swap.yaml:4: futureKey: unknown key; known are: "
-        + told.partition("known are: ")[2].strip(),
+        + told.partition("known are: ")[2].partition("\nnote: ")[0],
+        "note: swap.yaml:2: models.a.cmd: there is no program '${env.PROGRAM}' on this machine",
     ]
+
+
+async def test_check_looks_for_the_programs(tmp_path: Path) -> None:
+    """Where the worker would: from the config's folder, or along its own PATH."""
+    (tmp_path / "bin").mkdir()
+    for program in (tmp_path / "mine", tmp_path / "bin" / "its"):
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    (tmp_path / "swap.yaml").write_text(
+        "models:\n"
+        "  a: {cmd: './mine ${PORT}', cmdStop: stop-it}\n"
+        f"  b: {{cmd: 'its ${{PORT}}', env: ['PATH={tmp_path}/bin']}}\n"
+        "  c: {cmd: 'its ${PORT}'}\n"
+        "  d: {cmd: 'KEY=hush-hush sh ${PORT}'}\n"
+    )
+
+    code, told = await run(tmp_path, "check")
+
+    assert code == 0
+    assert [line.partition("models.")[2] for line in told.splitlines() if "note: " in line] == [
+        "a.cmdStop: there is no program 'stop-it' on this machine",
+        "c.cmd: there is no program 'its' on this machine",
+        "d.cmd: there is no program 'KEY' on this machine",
+    ]
+    assert "hush" not in told
+
+
+async def test_check_shows_no_password(tmp_path: Path) -> None:
+    """Nor what stands before an address."""
+    (tmp_path / "swap.yaml").write_text(
+        "models: {a: {cmd: sh, proxy: 'http://me:hush-hush@127.0.0.1:9'}}\n"
+    )
+
+    _, told = await run(tmp_path, "check")
+
+    assert "a  cmd sh · http://127.0.0.1:9 · stays" in told
+
+
+async def test_check_tells_when_it_could_not_see_all(tmp_path: Path) -> None:
+    """Where a variable is missing nobody knows what the file says."""
+    (tmp_path / "swap.yaml").write_text(SLACK)
+
+    missing = await run(tmp_path, "check", PROGRAM="x")
+    wrong = await run(tmp_path, "check", PROGRAM="x", NAME_OF_A="y")
+
+    assert "what else there may be is seen when that is mended" in missing[1]
+    assert "what else" not in wrong[1]
 
 
 async def test_check_names_the_way_out(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ MISTAKES = [
     ),
     (
         "routing: {router: {use: lru}}",
-        "routing.router.use: Input should be 'group' or 'matrix'",
+        "routing.router.use: must be 'group' or 'matrix'",
     ),
     (
         "routing: {router: {use: matrix}}",
@@ -263,7 +263,7 @@ MISTAKES = [
         "routing: {router: {settings: {matrix: {sets: {s: a}}}}}",
         "routing.router.settings.matrix: counts only with routing.router.use: matrix",
     ),
-    ("routing: {scheduler: {use: lifo}}", "routing.scheduler.use: Input should be 'fifo'"),
+    ("routing: {scheduler: {use: lifo}}", "routing.scheduler.use: must be 'fifo'"),
     (
         "routing: {scheduler: {settings: {fifo: {priority: {zz: 1}}}}}",
         "routing.scheduler.settings.fifo.priority.zz: 'zz' is no model",
@@ -296,7 +296,7 @@ MISTAKES = [
     ("matrix: {evict_costs: {zz: 2}, sets: {s: a}}", "matrix.evict_costs.zz: 'zz' is no model"),
     (
         "matrix: {evict_costs: {a: 0}, sets: {s: a}}",
-        "matrix.evict_costs.a: Input should be greater than 0",
+        "matrix.evict_costs.a: must be greater than 0",
     ),
 ]
 

@@ -82,9 +82,9 @@ def test_clashing_names_are_told(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("models: {a: {echo: {}}\n", "swap.yaml:2: not valid YAML"),
-        ("", "swap.yaml: must be a mapping"),
+        ("", "swap.yaml: is empty: it must be a mapping"),
         ("models: {}\n", "swap.yaml:1: models: is empty"),
-        ("- models\n", "swap.yaml: must be a mapping"),
+        ("- models\n", "swap.yaml:1: must be a mapping"),
         ("models:\n  a: {echo: {}}\n  a: {echo: {}}\n", "swap.yaml:3: models.a: is given twice"),
         ("models:\n  a: {cmd: ' '}\n", "swap.yaml:2: models.a.cmd: the command is empty"),
         ("models:\n  a: {cmd: 'x \"y'}\n", "swap.yaml:2: models.a.cmd: No closing quotation"),
@@ -318,7 +318,7 @@ A_GPU = "a GPU is named by its index (0) or its UUID (GPU-…), see nvidia-smi -
         ("gpu:\n  memry: auto", "swap.yaml:2: gpu.memry: unknown key; did you mean memory?"),
         ("host:\n  memory: {0: 1GiB}", f"swap.yaml:2: host.memory: {A_LIMIT}"),
         ("host:\n  yield: true", "swap.yaml:2: host.yield: unknown key; known are: memory, "),
-        ("device: tpu", "swap.yaml:1: device: Input should be 'gpu' or 'cpu'"),
+        ("device: tpu", "swap.yaml:1: device: must be 'gpu' or 'cpu'"),
         ("patience: soon", "swap.yaml:1: patience: must be seconds, 0 or more, or auto"),
         ("patience: -1", "swap.yaml:1: patience: must be seconds, 0 or more, or auto"),
         ("footprints: true", "swap.yaml:1: footprints: must be a path, or false"),
@@ -331,7 +331,7 @@ A_GPU = "a GPU is named by its index (0) or its UUID (GPU-…), see nvidia-smi -
         ("apiKeys: [hush, a, hush]", "swap.yaml:1: apiKeys.2: is the same key as entry 0"),
         (
             "apiKeys:\n  - {key: hush, priority: 11}",
-            "swap.yaml:2: apiKeys.0.priority: Input should be less than or equal to 10",
+            "swap.yaml:2: apiKeys.0.priority: must be less than or equal to 10",
         ),
     ],
 )
@@ -355,7 +355,7 @@ def test_mistakes_above_the_models(tmp_path: Path, head: str, told: str) -> None
         ("gpu: 2", "gpu: 2 is not one of gpu.devices"),
         ("gpu: 0, device: cpu", "gpu: its device is cpu: leave out one of the two"),
         ("memory: {gpu: 1}, device: cpu", "memory.gpu: its device is cpu: it needs no memory of"),
-        ("priority: 11", "priority: Input should be less than or equal to 10"),
+        ("priority: 11", "priority: must be less than or equal to 10"),
     ],
 )
 def test_mistakes_of_a_model(tmp_path: Path, entry: str, told: str) -> None:

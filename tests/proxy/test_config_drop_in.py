@@ -138,6 +138,9 @@ def test_every_key_is_accepted(tmp_path: Path) -> None:
         "9: logRequests: changes nothing: each request has its line in the log",
         "11: captureBuffer: changes nothing: requests and answers are not kept",
         "12: store: changes nothing: there is no database",
+        "61: models.coder.timeouts.keepalive: changes nothing: the system looks after connections",
+        "64: models.coder.timeouts.expectContinue: changes nothing: a body is sent unasked",
+        "65: models.coder.timeouts.idleConn: changes nothing: idle connections have a fixed time",
     ]
 
 
@@ -293,6 +296,46 @@ def test_the_name_of_the_model_is_protected(tmp_path: Path) -> None:
     ]
 
 
+def test_for_an_id_and_for_a_peer_it_is_protected_too(tmp_path: Path) -> None:
+    """Wherever parameters are set."""
+    by_id = "filters: {setParamsByID: {x: {model: y}}}"
+    peer = "peers: {p: {proxy: 'http://h', models: [a], filters: {stripParams: model}}}\n"
+    found = loaded(f"{peer}{STANDARD % by_id}", tmp_path)
+
+    assert [line.partition(": leaves")[0] for line in told(found.notes)] == [
+        "1: peers.p.filters.stripParams",
+        "2: models.m.filters.setParamsByID.x",
+    ]
+
+
+def test_an_empty_text_says_nothing(tmp_path: Path) -> None:
+    """llama-swap's own defaults may be written."""
+    peer = "peers: {p: {proxy: 'http://h', models: [a], apiKey: ''}}\n"
+    model = STANDARD % "cmdStop: ''"
+    config = load(f"logLevel: WARN\n{peer}{model}", tmp_path)
+
+    assert (config.models["m"].stop_argv, config.peers["p"].api_key) == ((), None)
+    assert config.log_level == "warn"
+
+
+def test_keys_of_ones_own_may_hold_anchors(tmp_path: Path) -> None:
+    """Above the models, what begins with x- means nothing, and nor do macros in it."""
+    config = load(
+        'x-common: &common {ttl: 5, env: ["A=${PORT}"], name: "${nobody}"}\n'
+        "models: {m: {<<: *common, cmd: 'serve ${PORT}', name: M}}\n",
+        tmp_path,
+    )
+
+    assert (config.models["m"].ttl, config.models["m"].env) == (5, {"A": "${PORT}"})
+
+
+def test_there_are_no_macros_in_ids(tmp_path: Path) -> None:
+    """Which is noted."""
+    found = loaded("macros: {a: b}\nmodels: {'${a}': {cmd: 'serve ${PORT}'}}\n", tmp_path)
+
+    assert told(found.notes) == ["2: models.${a}: is the id as it stands: keys hold no macros"]
+
+
 def test_parameters_for_its_own_names_are_no_clash(tmp_path: Path) -> None:
     """An id or an alias of the model may have parameters of its own."""
     config = load(
@@ -303,23 +346,23 @@ def test_parameters_for_its_own_names_are_no_clash(tmp_path: Path) -> None:
 
 
 TOP = "models: {m: {cmd: 'serve ${PORT}'}}\n"
-ONE_OF = "Input should be"
+ONE_OF = "must be"
 
 
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        ("unloadTimeout: -1", "unloadTimeout: Input should be greater than or equal to 0"),
-        ("globalTTL: -1", "globalTTL: Input should be greater than or equal to 0"),
+        ("unloadTimeout: -1", "unloadTimeout: must be greater than or equal to 0"),
+        ("globalTTL: -1", "globalTTL: must be greater than or equal to 0"),
         ("globalTTL: -1s", "globalTTL: must be seconds, or read like 30s, 5m or 1h30m"),
-        ("globalTTL: true", "globalTTL: Input should be a valid number"),
-        ("startPort: 0", "startPort: Input should be greater than or equal to 1"),
-        ("startPort: 65536", "startPort: Input should be less than 65536"),
+        ("globalTTL: true", "globalTTL: must be a valid number"),
+        ("startPort: 0", "startPort: must be greater than or equal to 1"),
+        ("startPort: 65536", "startPort: must be less than 65536"),
         ("logLevel: loud", f"logLevel: {ONE_OF} 'debug', 'info', 'warn' or 'error'"),
         ("logTimeFormat: iso", f"logTimeFormat: {ONE_OF} '', 'ansic', 'unixdate'"),
         ("logToStdout: all", f"logToStdout: {ONE_OF} 'proxy', 'upstream', 'both' or 'none'"),
-        ("store: {path: ''}", "store.path: String should have at least 1 character"),
-        ("captureBuffer: -1", "captureBuffer: Input should be greater than or equal to 0"),
+        ("store: {path: ''}", "store.path: is empty"),
+        ("captureBuffer: -1", "captureBuffer: must be greater than or equal to 0"),
         ("performance: {every: 1s}", "performance.every: every must be at least 5s"),
         (
             "upstream: {ignorePaths: ['a', '(']}",
@@ -334,6 +377,7 @@ ONE_OF = "Input should be"
         ),
         ("hooks: {onStartup: {}}", "hooks.onStartup: unknown key; did you mean on_startup?"),
         ("apiKeys: ['a b']", "apiKeys.0.key: the key holds a space"),
+        ("apiKeys: [aa, bb, aa]", "apiKeys.2: is the same key as entry 0"),
         ("routes: [v2]", "routes.0: must begin with a slash, such as /v2"),
         ("timeouts: {}", "timeouts: unknown key; it is a key of a model, not of the whole file"),
         ("Models: {}", "Models: unknown key; did you mean models?"),
@@ -352,19 +396,19 @@ def test_mistakes_above_the_models(tmp_path: Path, head: str, message: str) -> N
     ("body", "message"),
     [
         ("ttl: -2", "ttl: invalid TTL value -2"),
-        ("unloadTimeout: -1", "unloadTimeout: Input should be greater than or equal to 0"),
-        ("concurrencyLimit: -1", "concurrencyLimit: Input should be greater than 0"),
+        ("unloadTimeout: -1", "unloadTimeout: must be greater than or equal to 0"),
+        ("concurrencyLimit: -1", "concurrencyLimit: must be greater than 0"),
         ("proxy: '127.0.0.1:${PORT}'", "proxy: must be a URL such as http://127.0.0.1:${PORT}"),
         ("proxy: 'http://[${PORT}'", "proxy: must be a URL such as http://127.0.0.1:${PORT}"),
         ('cmdStop: "\'"', "cmdStop: No closing quotation"),
         ("env: [KEY]", "env: each entry must read KEY=VALUE"),
         ("capabilities: {in: [video]}", f"capabilities.in.0: {ONE_OF} 'text', 'audio' or 'image'"),
         ("capabilities: {out: [smell]}", f"capabilities.out.0: {ONE_OF} 'text', 'audio' or"),
-        ("capabilities: {context: -1}", "capabilities.context: Input should be greater than or"),
+        ("capabilities: {context: -1}", "capabilities.context: must be greater than or"),
         ("capabilities: {tool: true}", "capabilities.tool: unknown key; did you mean tools?"),
         (
             "timeouts: {connect: -1}",
-            "timeouts.connect: Input should be greater than or equal to 0",
+            "timeouts.connect: must be greater than or equal to 0",
         ),
         ("timeouts: {conect: 1}", "timeouts.conect: unknown key; did you mean connect?"),
         ("compat: {ignoreWebSockets: true}", "compat.ignoreWebSockets: unknown key; did you mean"),
@@ -378,6 +422,11 @@ def test_mistakes_above_the_models(tmp_path: Path, head: str, message: str) -> N
             "filters.setParamsById: unknown key; did you mean setParam",
         ),
         ("globalTTL: 1", "globalTTL: unknown key; it is a key of the whole file, not of a model"),
+        ("aliases: ['']", "aliases.0: is empty"),
+        ("env: {'A=B': c}", "env: a name is empty or holds a =, or something holds a NUL"),
+        ('env: ["A=b\\0"]', "env: a name is empty or holds a =, or something holds a NUL"),
+        ('cmdStop: "x \\0"', "cmdStop: the command holds a NUL"),
+        ("env: {A: true}", "env.A: must be one text; true and false need quotes"),
         ("TTL: 1", "TTL: unknown key; did you mean ttl?"),
     ],
 )
@@ -431,6 +480,7 @@ PASSING = """\
 logLevel: chatty
 logTimeFormat: iso
 futureKey: {a: [1, 2]}
+apiKeys: [aa, aa, bb]
 hooks: {on_startup: {preload: [a, nobody, b]}}
 models:
   a:
@@ -448,7 +498,7 @@ def test_what_llama_swap_lets_pass_is_an_error(tmp_path: Path) -> None:
     """All of it at once, with its lines."""
     found = mistakes(PASSING.partition("  c:")[0], tmp_path)
 
-    assert [line.split(":")[1] for line in found] == ["1", "2", "3", "4", *"889", "10", "11"]
+    assert [line.split(":")[1] for line in found] == [*"12345", "9", "9", "10", "11", "12"]
 
 
 def test_what_names_a_model_that_is_none_is_not_told_as_well(tmp_path: Path) -> None:
@@ -466,18 +516,19 @@ def test_with_compat_it_is_left_out(tmp_path: Path) -> None:
     config = found.config
 
     assert [line.split(": ")[1] for line in told(found.warnings)] == [
-        *("logLevel", "logTimeFormat", "futureKey", "hooks.on_startup.preload.1"),
+        *("logLevel", "logTimeFormat", "futureKey", "apiKeys.1", "hooks.on_startup.preload.1"),
         *("models.a.aliases.1", "models.a.aliases.3", "models.a.env.0", "models.a.TTL"),
         *("models.b.timeouts.conect", "models.c", "models.d"),
     ]
-    assert told(found.warnings)[7] == (
-        "10: models.a.TTL: unknown key; did you mean ttl?; it is left out"
+    assert told(found.warnings)[8] == (
+        "11: models.a.TTL: unknown key; did you mean ttl?; it is left out"
     )
     assert list(config.models) == ["a", "b"]
     assert config.models["a"].aliases == ("x", "y", "z")
     assert config.models["a"].env == {"PATH": "/opt:${PATH}"}
     assert config.models["b"].timeouts.connect == 2
     assert (config.log_level, config.log_time_format, config.preload) == ("info", "", ("a", "b"))
+    assert [entry.key.get_secret_value() for entry in config.api_keys] == ["aa", "bb"]
 
 
 @pytest.mark.parametrize(
@@ -489,7 +540,7 @@ def test_with_compat_it_is_left_out(tmp_path: Path) -> None:
             "swap.yaml:1: models.m.name: unknown macro ${x}",
         ),
         ("models: {m: }", "swap.yaml:1: models: is empty: name at least one model"),
-        ("logToStdout: all\nmodels: {m: {echo: {}}}", "swap.yaml:1: logToStdout: Input should be"),
+        ("logToStdout: all\nmodels: {m: {echo: {}}}", "swap.yaml:1: logToStdout: must be"),
         ("models: {m: {echo: {}, cmd: 'x ${PORT}'}}", "swap.yaml:1: models.m: names echo and cmd"),
         ("a: 1\na: 1\nmodels: {m: {echo: {}}}", "swap.yaml:2: a: is given twice"),
         (

@@ -215,6 +215,16 @@ def test_mistakes_of_use(tmp_path: Path, body: str, message: str) -> None:
     ]
 
 
+def test_what_follows_from_a_wrong_macro_is_not_told_as_well(tmp_path: Path) -> None:
+    """Without it nobody knows whether the command uses its port."""
+    entry = "{cmd: '${serve}', metadata: {port: '${PORT}'}}"
+    found = mistakes(
+        f"macros: {{serve: 'serve ${{Port}}'}}\nmodels: {{m: {entry}, n: {entry}}}\n", tmp_path
+    )
+
+    assert found == ["swap.yaml:1: macros.serve: unknown macro ${Port}; known are: none"]
+
+
 def test_macros_of_models_are_not_for_the_file(tmp_path: Path) -> None:
     """Above the models there is no model, no port and no process."""
     found = mistakes(
@@ -227,7 +237,7 @@ def test_macros_of_models_are_not_for_the_file(tmp_path: Path) -> None:
     where = "swap.yaml:2: ui.activity.session_id"
     assert found == [
         f"{where}.0: ${{MODEL_ID}} is for models only",
-        f"{where}.1: uses ${{PORT}} but cmd does not: it is only available when cmd uses it",
+        f"{where}.1: ${{PORT}} is for models only",
         f"{where}.2: ${{PID}} is for cmdStop only",
         f"{where}.3: unknown macro ${{own}}; known are: id",
     ]
@@ -351,6 +361,23 @@ def test_a_variable_that_is_not_set(tmp_path: Path) -> None:
     assert last == [
         "swap.yaml:4: models.m.name: ${env.E}: the environment variable is not set",
     ]
+
+
+@pytest.mark.parametrize("name", ["env.MY-KEY", "env.", "env.A B"])
+def test_a_variable_with_a_name_that_is_none(tmp_path: Path, name: str) -> None:
+    """Its spelling must not become the key that lets people in."""
+    found = mistakes(f"apiKeys: ['${{{name}}}']\nmodels: {{m: {{echo: {{}}}}}}", tmp_path)
+
+    told = f"${{{name}}} names no variable: a name has letters, digits and _ only"
+    assert found[0] == f"swap.yaml:1: apiKeys.0: {told}"
+
+
+def test_a_text_may_hold_what_looks_like_a_mark_of_ours(tmp_path: Path) -> None:
+    """It stays as it is."""
+    name = "\U0010fffc5\U0010fffd"
+    config = load(f"models: {{m: {{echo: {{}}, name: '{name} ${{env.TOKEN}}'}}}}", tmp_path)
+
+    assert config.models["m"].name == f"{name} hush-hush"
 
 
 @pytest.mark.parametrize(

@@ -128,13 +128,25 @@ def test_a_directory_may_be_missing_or_empty(tmp_path: Path) -> None:
 
 def test_a_file_may_be_missing_or_of_bytes(tmp_path: Path) -> None:
     """Beside a good one, too."""
-    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"a\.yaml: is not UTF-8"):
+    (tmp_path / "a.yaml").write_bytes(b"a:\n\xff\xfe")
+    with pytest.raises(ConfigError, match=r"a\.yaml:2: is not UTF-8"):
         load_config(Source(folder=tmp_path))
 
     (tmp_path / "a.yaml").write_text(A_MODEL % "a")
     with pytest.raises(ConfigError, match=r"swap\.yaml: cannot be read: No such file"):
         load_config(Source(tmp_path / "absent" / "swap.yaml", tmp_path))
+
+
+def test_a_list_is_no_part_of_a_config(tmp_path: Path) -> None:
+    """It is told by its own file's name."""
+    (tmp_path / "a.yaml").write_text("- a\n")
+    (tmp_path / "b.yaml").write_text(A_MODEL % "a")
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(Source(folder=tmp_path))
+
+    told = "a.yaml:1: must be a mapping with the key `models`"
+    assert lines_of(caught.value, tmp_path) == [told]
 
 
 def test_the_files_are_told_as_they_are_now(tmp_path: Path) -> None:

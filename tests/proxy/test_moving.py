@@ -211,6 +211,8 @@ def test_where_it_runs_is_said_of_the_model(
         ({"proxy": "http://localhost:${PORT}/v1"}, "proxy http://localhost:${PORT}/v1"),
         ({"env": ["LLAMA_ARG_CTX_SIZE=5"]}, "LLAMA_ARG_CTX_SIZE in env is a flag too"),
         ({"env": ["CUDA_VISIBLE_DEVICES=MIG-1/2"]}, "does not name GPUs plainly"),
+        ({"env": ["A=${PORT}"]}, "env tells its port"),
+        ({"metadata": {"at": ["port ${PORT}"]}}, "metadata tells its port"),
     ],
 )
 def test_what_has_no_counterpart_keeps_the_model_as_it_is(
@@ -433,7 +435,7 @@ models:
     ttl: 5
   c: *base
   d:
-    cmd: &alone llama-server -m d --port ${PORT}
+    cmd: &alone llama-server -m d
     useModelName: *alone
   e:
     <<: &more {checkEndpoint: /}
@@ -607,7 +609,9 @@ models:
     assert "# stays a cmd: --temp very - hot: the option takes" in result.text
 
 
-@pytest.mark.parametrize("text", ["a: [", "", "- models", "models: []", "a: !!float x", "\xff"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "", "- models", "models: []", "a: !!float x", "\xff", "[" * 5000]
+)
 def test_what_is_no_such_file_is_told(text: str, tmp_path: Path) -> None:
     """The mistakes of the YAML are told as for any config."""
     source = tmp_path / "config.yaml"
