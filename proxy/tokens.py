@@ -1,15 +1,20 @@
-"""What an answer says of its tokens, read from its end alone: no answer is ever kept whole."""
+"""What an answer says of its tokens, read from its two ends: no answer is ever kept whole."""
 
 from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+HEAD_BYTES = 2 << 10
 TAIL_BYTES = 8 << 10
+INFLATED_BYTES = 4 << 20  # that a chunk may hold: behind more, nothing can be read
+INFLATABLE = frozenset({"deflate", "gzip", "x-gzip"})
+GZIP_OR_ZLIB = 47  # as zlib's windowBits say it
 UNKNOWN = -1
 USAGE, TIMINGS = b'"usage"', b'"timings"'
 _OBJECT = re.compile(r"\s*:\s*(?=\{)")
@@ -18,16 +23,24 @@ _DECODER = json.JSONDecoder()
 Said = Mapping[str, object]
 
 
-class Tail:
-    """The last bytes of an answer, as it goes by."""
+class Ends:
+    """The first and the last bytes of an answer, as it goes by, uncompressed."""
 
-    __slots__ = ("_chunks", "_size")
+    __slots__ = ("_chunks", "_inflate", "_size", "first")
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = "") -> None:
+        """Begin an answer that has this Content-Encoding."""
+        self.first = b""
         self._chunks: deque[bytes] = deque()
         self._size = 0
+        is_inflatable = encoding.lower() in INFLATABLE
+        self._inflate = zlib.decompressobj(GZIP_OR_ZLIB) if is_inflatable else None
 
     def take(self, chunk: bytes) -> None:
+        if self._inflate is not None:
+            chunk = _inflated(chunk, self._inflate)
+        if len(self.first) < HEAD_BYTES:
+            self.first += chunk[: HEAD_BYTES - len(self.first)]
         if len(chunk) > TAIL_BYTES:
             chunk = chunk[-TAIL_BYTES:]
         self._chunks.append(chunk)
@@ -35,7 +48,8 @@ class Tail:
         while self._size - len(self._chunks[0]) >= TAIL_BYTES:
             self._size -= len(self._chunks.popleft())
 
-    def __bytes__(self) -> bytes:
+    @property
+    def last(self) -> bytes:
         return b"".join(self._chunks)[-TAIL_BYTES:]
 
 
@@ -55,9 +69,12 @@ class Tokens:
 NO_TOKENS = Tokens()
 
 
-def tokens_in(end: bytes) -> Tokens:
-    """Read OpenAI's or Anthropic's `usage`, and llama.cpp's `timings`, which know more."""
-    usage, timings = _last(USAGE, end), _last(TIMINGS, end)
+def tokens_in(last: bytes, first: bytes = b"") -> Tokens:
+    """Read OpenAI's or Anthropic's `usage`, and llama.cpp's `timings`, which know more.
+
+    Anthropic's streams begin with what the prompt took.
+    """
+    usage, timings = {**_last(USAGE, first), **_last(USAGE, last)}, _last(TIMINGS, last)
     if not usage and not timings:
         return NO_TOKENS
     details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
@@ -78,6 +95,13 @@ def tokens_in(end: bytes) -> Tokens:
         prompt_per_s=_speed(timings.get("prompt_per_second")),
         generated_per_s=_speed(timings.get("predicted_per_second")),
     )
+
+
+def _inflated(chunk: bytes, inflate: zlib._Decompress) -> bytes:
+    try:
+        return inflate.decompress(chunk, INFLATED_BYTES)
+    except zlib.error:
+        return b""
 
 
 def _last(key: bytes, end: bytes) -> Said:

@@ -14,7 +14,7 @@ from aiohttp import web
 from proxy.forward.errand import CLIENT_LEFT, EVENTS, Errand, Sent, break_off, cut
 from proxy.forward.peer import ToPeer
 from proxy.forward.relay import NOT_SENT_ON, relay
-from proxy.forward.upstream import HOP_BY_HOP, NotSent, end_to_end
+from proxy.forward.upstream import HOP_BY_HOP, KEYS, NotSent, end_to_end
 from proxy.forward.worker import ToWorker
 from proxy.seat import Seat
 
@@ -22,6 +22,7 @@ __all__ = [
     "CLIENT_LEFT",
     "EVENTS",
     "HOP_BY_HOP",
+    "KEYS",
     "NOT_SENT_ON",
     "Errand",
     "NotSent",

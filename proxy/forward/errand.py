@@ -17,7 +17,7 @@ from proxy.body import Body
 from proxy.config import Config
 from proxy.errors import HotseatError
 from proxy.seat import Lease
-from proxy.tokens import Tail
+from proxy.tokens import Ends
 from proxy.wishes import Wish
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Sent:
     size: int = 0
     first_byte_at: float | None = None  # time.monotonic()
     is_cut: bool = False
-    tail: Tail = field(default_factory=Tail)
+    ends: Ends = field(default_factory=Ends)
 
     @property
     def is_well(self) -> bool:

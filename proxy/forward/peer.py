@@ -9,8 +9,9 @@ import aiohttp
 
 from proxy.config import Peer, Timeouts
 from proxy.errors import HotseatError, PeerFailed
+from proxy.forward.upstream import KEYS
 
-CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cookie"})
+CREDENTIALS = frozenset({*KEYS, "cookie"})
 """Meant for us, if for anybody: another server never sees them."""
 
 
@@ -51,6 +52,9 @@ class ToPeer:
 
     async def not_reached(self, error: Exception) -> Exception:
         return PeerFailed(f"{self.name} cannot be reached: {_said(error)}")
+
+    def spoke_nonsense(self, told: str) -> HotseatError:
+        return PeerFailed(f"{self.name} {told}")
 
     async def broke_off(self, when: str, error: Exception | None = None) -> HotseatError:
         return PeerFailed(f"{self.name} broke off {when}: {_said(error)}")

@@ -24,9 +24,12 @@ from proxy.errors import AnswerLate, HotseatError, WorkerDied, WorkerRefused
 from proxy.forward.errand import CLIENT_LEFT, ERROR_STATUS, EVENTS, Errand, break_off, cut
 from proxy.forward.upstream import Upstream, end_to_end
 from proxy.seat import Lease
+from proxy.tokens import INFLATABLE, Ends
 
-NOT_SENT_ON = ("host", "content-length", "content-encoding", "expect")
-"""Our own hop's: the length is set anew, and the body was decoded on its way in."""
+NOT_SENT_ON = ("host", "content-length", "expect")
+"""Our own hop's; the length is set anew."""
+DECODED = frozenset({"br", "deflate", "gzip", "zstd"})
+"""Encodings that a body loses on its way in, as aiohttp decodes it."""
 NOT_SENT_BACK = ("access-control-allow-origin", "date", "server")
 ERROR_BYTES = 64 << 10
 SWITCHING_PROTOCOLS = 101
@@ -51,7 +54,7 @@ async def relay(errand: Errand, upstream: Upstream) -> web.StreamResponse:
         raise await upstream.broke_off("before it answered", error) from error
     async with answer:
         if answer.status == SWITCHING_PROTOCOLS:
-            raise WorkerDied(f"{upstream.name} switched protocols unasked")
+            raise upstream.spoke_nonsense("switched protocols unasked")
         upstream.note_head(answer.headers)
         if errand.response is not None and not _is_events(answer):
             raise await _not_streamed(errand, answer, upstream)
@@ -103,10 +106,21 @@ def _headers(errand: Errand, upstream: Upstream) -> CIMultiDict[str]:
     headers = end_to_end(errand.request.headers, drop=(*NOT_SENT_ON, *upstream.not_told))
     if errand.response is not None:
         headers.pop("Accept-Encoding", None)  # our head is out, and says nothing of an encoding
+    elif errand.request.method == "POST" and "Accept-Encoding" in headers:
+        headers["Accept-Encoding"] = _readable(headers["Accept-Encoding"])
+    if headers.get("Content-Encoding", "").lower() in DECODED:
+        del headers["Content-Encoding"]
     if errand.body.size:
         headers["Content-Length"] = str(errand.body.size)
     headers.update(upstream.own_headers)
     return headers
+
+
+def _readable(accepted: str) -> str:
+    """Keep the encodings in which an answer's count of tokens can be read."""
+    parts = [part.strip() for part in accepted.split(",")]
+    kept = [part for part in parts if part.partition(";")[0].rstrip().lower() in INFLATABLE]
+    return ", ".join(kept) or "identity"
 
 
 @dataclass(slots=True)
@@ -121,6 +135,7 @@ class _Relay:
     async def run(self) -> web.StreamResponse:
         errand, sent = self.errand, self.errand.sent
         sent.status = self.answer.status
+        sent.ends = Ends(self.answer.headers.get("Content-Encoding", ""))
         try:
             response = errand.response or await self._begin()
             async for chunk in self.answer.content.iter_any():
@@ -148,7 +163,7 @@ class _Relay:
             sent.first_byte_at = time.monotonic()
             self.upstream.note_first_byte()
         sent.size += len(chunk)
-        sent.tail.take(chunk)
+        sent.ends.take(chunk)
         self._has_told = b'"error":' in chunk
 
     async def _begin(self) -> web.StreamResponse:
@@ -161,7 +176,11 @@ class _Relay:
             status=self.answer.status, reason=self.answer.reason, headers=headers
         )
         self.errand.response = response
-        await response.prepare(self.errand.request)
+        try:
+            await response.prepare(self.errand.request)
+        except ValueError as error:  # a header that is none; nothing of the head is out
+            self.errand.response = None
+            raise self.upstream.spoke_nonsense(f"answered nonsense: {error}") from error
         return response
 
     async def _see_it_whole(self) -> None:

@@ -20,6 +20,7 @@ from yarl import URL
 
 from proxy.errors import WorkerDied, WorkerRefused
 from proxy.forward import CLIENT_LEFT, NOT_SENT_ON, Errand, NotSent, cut, end_to_end
+from proxy.forward.worker import host_for
 from proxy.seat import Seat
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ async def tunnel(errand: Errand, seat: Seat) -> web.StreamResponse:
 async def _connect(errand: Errand, seat: Seat) -> aiohttp.ClientWebSocketResponse[bool]:
     request = errand.request
     headers = end_to_end(request.headers, drop=(*NOT_SENT_ON, *errand.withheld, *HANDSHAKE))
-    headers["Host"] = request.host  # some compare it with Origin
+    headers.update(host_for(errand, seat))
     asked = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
     return await seat.process.session.ws_connect(
         URL(seat.process.url + errand.path, encoded=True),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, MultiMapping
 
 from proxy.config import Timeouts
 from proxy.errors import HotseatError
@@ -25,6 +25,8 @@ HOP_BY_HOP = frozenset(
     }
 )
 """RFC 9110 §7.6.1, and those that `Connection` names."""
+KEYS = ("authorization", "x-api-key", "api-key")
+"""Headers in which clients send a key."""
 
 
 class NotSent(Exception):
@@ -70,6 +72,9 @@ class Upstream(Protocol):
     async def not_reached(self, error: Exception) -> Exception:
         """Make the error for a connection that did not come about."""
 
+    def spoke_nonsense(self, told: str) -> HotseatError:
+        """Make the error for an answer that nobody can read."""
+
     async def broke_off(self, when: str, error: Exception | None = None) -> HotseatError:
         """Make the error for a connection that broke."""
 
@@ -77,14 +82,12 @@ class Upstream(Protocol):
         """Tell at the end of an answer that does not say where it ends whether it is whole."""
 
 
-def end_to_end(
-    headers: Mapping[str, str] | CIMultiDictProxy[str], drop: Iterable[str]
-) -> CIMultiDict[str]:
+def end_to_end(headers: MultiMapping[str], drop: Iterable[str]) -> CIMultiDict[str]:
     """Copy the headers without those that are for one hop only, and without `drop`."""
     named = {
         name.strip().lower()
-        for value in CIMultiDict(headers).getall("Connection", ())
+        for value in headers.getall("Connection", ())
         for name in value.split(",")
     }
-    left_out = HOP_BY_HOP | named | set(drop)
+    left_out = HOP_BY_HOP.union(named, drop)
     return CIMultiDict((k, v) for k, v in headers.items() if k.lower() not in left_out)

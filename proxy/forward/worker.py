@@ -26,7 +26,6 @@ class ToWorker:
     """The way of one request to the worker of its lease."""
 
     not_heard: frozenset[str] = frozenset()
-    own_headers: Mapping[str, str] = {}
 
     def __init__(self, errand: Errand, seat: Seat) -> None:
         self._errand = errand
@@ -46,6 +45,10 @@ class ToWorker:
     def timeouts(self) -> Timeouts:
         return self._errand.config.models[self._seat.model].timeouts
 
+    @property
+    def own_headers(self) -> Mapping[str, str]:
+        return host_for(self._errand, self._seat)
+
     def note_head(self, headers: Mapping[str, str]) -> None:
         self._errand.ran_out_of_memory = headers.get(REASON) == "out_of_memory"
 
@@ -56,13 +59,16 @@ class ToWorker:
         await self._see_it_gone()
         return NotSent(str(error))
 
+    def spoke_nonsense(self, told: str) -> HotseatError:
+        return WorkerDied(f"{self.name} {told}")
+
     async def broke_off(self, when: str, error: Exception | None = None) -> HotseatError:
         """Make the error, once it is known whether the process is gone.
 
         A client that asks again at once is then not sent to the same dying worker.
         """
         if isinstance(error, aiohttp.ClientResponseError):
-            return WorkerDied(f"{self.name} answered nonsense: {error}")
+            return self.spoke_nonsense(f"answered nonsense: {error}")
         seat = self._seat
         await self._see_it_gone()
         words = seat.process.last_words()
@@ -83,6 +89,13 @@ class ToWorker:
         with suppress(TimeoutError):
             async with asyncio.timeout(GONE_WITHIN_S):
                 await self._seat.ended.wait()
+
+
+def host_for(errand: Errand, seat: Seat) -> Mapping[str, str]:
+    """Tell a foreign worker by which name we were asked: some compare it with Origin."""
+    host = errand.request.headers.get("Host")
+    is_foreign = seat.settings.kind == "cmd"
+    return {"Host": host} if is_foreign and host else {}
 
 
 def _told_of_memory(lease: Lease, words: str) -> str:

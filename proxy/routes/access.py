@@ -11,13 +11,13 @@ from aiohttp import web
 
 from proxy.config import ApiKey
 from proxy.errors import Unauthorized
+from proxy.forward import KEYS
 from proxy.routes.keys import config_of
 from proxy.routes.middleware import Handler
 
 KEY = web.RequestKey("key", ApiKey)
 OPEN = frozenset({"/", "/favicon.ico", "/health", "/upstream", "/wol-health"})
 """Nothing to be had there, and what looks whether we live holds no key."""
-CREDENTIALS = ("authorization", "x-api-key")
 HOW = 'send it as "Authorization: Bearer KEY" or "x-api-key: KEY"'
 
 
@@ -43,8 +43,8 @@ def priority_of_key(request: web.Request) -> int | None:
 
 
 def withheld(request: web.Request) -> tuple[str, ...]:
-    """Name the headers that hold a key to us, which no worker must see."""
-    return CREDENTIALS if KEY in request else ()
+    """Name the headers that may hold a key to us, which no worker must see."""
+    return KEYS if KEY in request else ()
 
 
 def _offered(request: web.Request) -> Iterator[bytes]:

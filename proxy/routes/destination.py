@@ -81,7 +81,7 @@ def _peers_names(config: Config) -> list[str]:
 
 def _pinned(name: str, pins: Mapping[str, str]) -> str:
     target = pins.get(name, name)
-    if not target:
+    if not target and name in pins:
         shown = name[:SHOWN_CHARACTERS]
         told = f"the active profile takes {shown!r} away; GET /api/profiles, or another model"
         raise ModelNotFound(told, param="model")

@@ -14,11 +14,11 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import NotFound
-from proxy.forward import Errand
+from proxy.forward import KEYS, Errand
 from proxy.routes.feed import Feed
 
 KIND = "inflight"
-HIDDEN = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
+HIDDEN = frozenset({*KEYS, "proxy-authorization", "cookie", "set-cookie"})
 REDACTED = "[REDACTED]"
 
 

@@ -17,7 +17,7 @@ _WORDS = (
 """How the names of secrets end."""
 _SECRET_NAME = re.compile(rf"(?:.*[-_.])?(?:{_WORDS})|-hft", re.IGNORECASE)
 _INNER = re.compile(
-    rf"(?<![\w-])(-{{1,2}}(?:[\w.]+[-_.])*(?:{_WORDS})|-hft"
+    rf"(?<![\w-])(-{{1,2}}(?:[\w.-]*[-_.])?(?:{_WORDS})|-hft"
     rf"|(?:\w+_)?(?:{_WORDS})(?==))(\s+|=)(\"[^\"]*\"|'[^']*'|[^\s'\"]+)",
     re.IGNORECASE,
 )

@@ -141,7 +141,7 @@ def _note(flight: Flight, total_s: float, why: str) -> None:
         request.path,
         response.content_type if response is not None else "application/json",
         sent.status,
-        tokens_in(bytes(sent.tail)),
+        tokens_in(sent.ends.last, sent.ends.first),
         round(1000 * total_s),
         why or ("the answer was cut; the log says why" if sent.is_cut else ""),
         flight.metadata,

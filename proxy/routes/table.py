@@ -63,6 +63,9 @@ def application(pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics) -> we
     return app
 
 
+REST = "{rest:(?s:.*)}"
+"""Anything, escaped line breaks too."""
+
 LISTS = [
     web.get("/v1/models", listing.list_models),
     web.get("/models", listing.list_models),
@@ -80,9 +83,9 @@ WORKERS = [
     web.post("/api/models/load/{id:.+}", admin.load),
     web.post("/api/reload", admin.reload),
     web.get("/upstream", system.lead_to_self),
-    web.route("*", "/upstream/{rest:.*}", upstream.upstream),
+    web.route("*", f"/upstream/{REST}", upstream.upstream),
     web.route("*", "/comfyui", upstream.comfyui),
-    web.route("*", "/comfyui/{rest:.*}", upstream.comfyui),
+    web.route("*", f"/comfyui/{REST}", upstream.comfyui),
 ]
 REPORTS = [
     web.get("/api/queue", reports.queue),

@@ -107,7 +107,8 @@ def _longest_name(
 ) -> tuple[Place, list[str]]:
     """Split off the longest head that is a name; the rest begins with an empty segment."""
     pins = request.app[ACTIVE].pins(config)
-    for count in range(len(segments), 0, -1):
+    most = 1 + max(name.count("/") for name in (*config.names, *config.peer_models, *pins))
+    for count in range(min(most, len(segments)), 0, -1):  # a path may have thousands
         place = exact(config, unquote("/".join(segments[:count])), pins)
         if place is not None:
             rest = segments[count:]

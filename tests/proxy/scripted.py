@@ -21,7 +21,10 @@ async def answer(request: web.Request) -> web.Response:
     """Answer with what the request's own body says."""
     asked = await request.json()
     kind = asked.get("content_type", "application/json")
-    return web.Response(text=asked["answer"], content_type=kind)
+    response = web.Response(text=asked["answer"], content_type=kind)
+    if asked.get("is_zipped"):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
 
 
 async def be_well(_request: web.Request) -> web.Response:
@@ -45,7 +48,7 @@ async def count(request: web.Request) -> web.Response:
 
 
 async def talk(request: web.Request) -> web.WebSocketResponse:
-    """Say back what is heard, but for the words that are told below."""
+    """Say back what is heard, or the Host, but for the words that are told below."""
     offered = request.headers.get("Sec-WebSocket-Protocol", "")
     protocols = [name.strip() for name in offered.split(",") if name]
     socket = web.WebSocketResponse(
@@ -56,7 +59,7 @@ async def talk(request: web.Request) -> web.WebSocketResponse:
         message = await socket.receive()
         match message.type:
             case WSMsgType.TEXT:
-                await hear(socket, message.data)
+                await hear(socket, request.host if message.data == "host" else message.data)
             case WSMsgType.BINARY:
                 await socket.send_bytes(message.data)
             case WSMsgType.PING:
@@ -97,7 +100,7 @@ def main() -> None:
             web.get("/deny", deny),
             web.post("/count", count),
             web.post("/{path:.*}", answer),
-            web.get("/{path:.*}", tell_path),
+            web.get("/{path:(?s:.*)}", tell_path),
         ]
     )
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)

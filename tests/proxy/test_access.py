@@ -107,7 +107,7 @@ async def test_without_a_key_nothing_is_told(
         told = await response.json()
 
     assert response.status == 401
-    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert response.headers["WWW-Authenticate"] == 'Basic realm="hotseat", Bearer'
     assert told["error"]["type"] == "authentication_error"
     assert told["error"]["code"] == "invalid_api_key"
     assert "Authorization: Bearer" in told["error"]["message"]
@@ -126,7 +126,8 @@ async def test_the_key_is_known_to_whom_it_concerns(door: aiohttp.ClientSession)
     async with door.get("/v1/models", headers={"x-api-key": "sk-second"}) as response:
         told = await response.json()
 
-    assert told == {"name": "laptop", "priority": 4, "withheld": ["authorization", "x-api-key"]}
+    assert (told["name"], told["priority"]) == ("laptop", 4)
+    assert set(told["withheld"]) == {"authorization", "x-api-key", "api-key"}
 
 
 async def test_without_keys_everybody_may_ask(tmp_path: Path) -> None:

@@ -52,6 +52,19 @@ def ids(page: dict[str, Any]) -> list[int]:
     return [entry["id"] for entry in page["data"]]
 
 
+async def test_a_compressed_answer_tells_its_tokens_too(tmp_path: Path) -> None:
+    """It goes on as it came; the count is read on the way."""
+    answer = json.dumps({"usage": {"prompt_tokens": 7}, "text": "x" * 20_000})
+    async with served(f"models: {{b: {{cmd: {command()}}}}}", tmp_path) as one:
+        body = {"model": "b", "answer": answer, "is_zipped": True}
+        async with one.session.post("/v1/chat/completions", json=body) as response:
+            assert response.headers["Content-Encoding"] == "gzip"
+            assert await response.text() == answer
+        [entry] = (await listed(one))["data"]
+
+    assert entry["tokens"]["input_tokens"] == 7
+
+
 @MODULE
 async def test_each_request_has_an_entry(hotseat: Hotseat) -> None:
     """The newest first, with what is known of it."""

@@ -77,6 +77,7 @@ async def test_keys_are_not_shown(tmp_path: Path, gate: Callable[[], Gate]) -> N
     config = "{apiKeys: [sesame], models: {a: {echo: {}}}}"
     async with served(config, tmp_path) as hotseat, asyncio.TaskGroup() as tasks:
         hotseat.session.headers["Authorization"] = "Bearer sesame"
+        hotseat.session.headers["api-key"] = "sesame"
         asking = tasks.create_task(hotseat.chat("a", gate=str(held.path)))
         await held.reached()
         [flight] = await until_inflight(hotseat, 1)

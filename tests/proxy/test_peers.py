@@ -154,6 +154,29 @@ async def test_a_peer_that_breaks_off_is_no_clean_end(tmp_path: Path) -> None:
     assert b"the peer odd broke off" in last
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: \x01\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 101 Now\r\nConnection: upgrade\r\nUpgrade: odd\r\n\r\n",
+    ],
+)
+async def test_a_peer_that_answers_nonsense_is_told_by_its_name(
+    tmp_path: Path, answer: bytes
+) -> None:
+    """A head that cannot be read, or not be sent on, is an error in words."""
+
+    async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+
+    async with beside(babble, tmp_path) as hotseat:
+        got = await hotseat.chat("m")
+
+    assert (got.status, got.error["code"]) == (502, "peer_failed")
+    assert "the peer odd" in got.error["message"]
+
+
 async def test_a_peer_that_is_silent_is_left(tmp_path: Path) -> None:
     """When the head of its answer does not come in time; the connection to it is closed."""
     closed = asyncio.Event()
@@ -238,6 +261,7 @@ peers:
     assert "sk-ours" not in str(unkeyed.headers)
     assert "sk-ours" not in str(keyed.headers)
     assert unkeyed.headers["x-other"] == "1"
+    assert unkeyed.headers["host"] in url
     assert "authorization" not in unkeyed.headers
     assert keyed.headers["authorization"] == "Bearer sk-theirs"
     assert keyed.headers["x-api-key"] == "sk-theirs"

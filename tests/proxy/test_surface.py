@@ -163,6 +163,13 @@ def test_masks(shown: str, hidden: str | None) -> None:
     assert masked(shown, ["known-one", "ab"]) == (hidden or shown)
 
 
+def test_a_long_flag_is_masked_at_once() -> None:
+    """However many parts its name has."""
+    flag = "--" + "a_" * 500
+
+    assert masked(f"sh -c 'x {flag}b 1 {flag}token abc'", []).endswith("token ***'")
+
+
 def test_masks_of_names_and_addresses() -> None:
     """Numbers of tokens are no secret."""
     assert sounds_secret("HF_TOKEN")

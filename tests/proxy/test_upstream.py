@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -56,6 +57,7 @@ async def seen_by(
         ("/upstream/plain/a%2Fb/%20c?q=1%26&q=%2F", "/a%2Fb/%20c?q=1%26&q=%2F"),
         ("/upstream/plain//double//", "//double//"),
         ("/upstream/plain/a?", "/a"),
+        ("/upstream/plain/a/..%2f../%00", "/a/..%2f../%00"),
         ("/upstream/with%20space/x", "/x"),
         ("/upstream/org/seer/x", "/x"),
         ("/upstream/org%2Fseer/x", "/x"),
@@ -98,6 +100,69 @@ async def test_unknown_names_are_404(hotseat: Hotseat, path: str) -> None:
     answer = await hotseat.get(path)
 
     assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+
+
+async def test_no_name_is_not_a_name_that_is_taken_away(hotseat: Hotseat) -> None:
+    """Nobody has a profile at fault for an empty one."""
+    answer = await hotseat.get("/upstream//plain/x")
+
+    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
+    assert "profile" not in answer.error["message"]
+
+
+async def test_a_path_of_thousands_of_parts_holds_nobody_up(hotseat: Hotseat) -> None:
+    """Only so many can be a name."""
+    path = URL(hotseat.url + "/upstream/plain" + "/%41" * 1900, encoded=True)
+
+    for _ in range(40):
+        told = await seen_by(hotseat, path)
+
+    assert told["path"] == "/%41" * 1900
+
+
+async def test_an_encoding_that_nobody_undoes_is_told_on(hotseat: Hotseat) -> None:
+    """Of a body that was decoded on its way in it is not."""
+    for encoding, body in (("x-gzip", b"raw"), ("gzip", gzip.compress(b"raw"))):
+        headers = {"Content-Encoding": encoding}
+        told = await seen_by(hotseat, "/upstream/plain/x", "PUT", data=body, headers=headers)
+
+        assert base64.b64decode(told["body"]) == b"raw"
+        assert dict(told["headers"]).get("Content-Encoding", "gzip") == encoding
+
+
+async def test_a_post_asks_for_what_its_tokens_can_be_read_in(hotseat: Hotseat) -> None:
+    """Other requests ask for any encoding that the client knows."""
+    headers = {"Accept-Encoding": "br, gzip;q=0.5, zstd"}
+    posted = await seen_by(hotseat, "/upstream/plain/x", "POST", data=b"{}", headers=headers)
+    got = await seen_by(hotseat, "/upstream/plain/x", headers=headers)
+
+    assert dict(posted["headers"])["Accept-Encoding"] == "gzip;q=0.5"
+    assert dict(got["headers"])["Accept-Encoding"] == "br, gzip;q=0.5, zstd"
+
+
+async def test_an_escaped_line_break_is_none_to_us(tmp_path: Path) -> None:
+    """It stays in the path, and its escapes with it."""
+    async with served(f"models: {{a: {{cmd: {command()}}}}}", tmp_path) as one:
+        target = URL(f"{one.url}/upstream/a/x%0d%0AX-Odd:1", encoded=True)
+        told = await seen_by(one, target)
+
+    assert told["path"] == "/x%0d%0AX-Odd:1"
+
+
+async def test_only_a_command_hears_by_which_name_we_were_asked(
+    hotseat: Hotseat, tmp_path: Path
+) -> None:
+    """Pages compare it with their origin; over a websocket too."""
+    headers = {"Host": "gpu.example:8080"}
+    async with served(f"models: {{a: {{cmd: {command()}}}}}", tmp_path) as one:
+        told = await seen_by(one, "/upstream/a/x", headers=headers)
+        async with one.session.ws_connect("/upstream/a/talk", headers=headers) as socket:
+            await socket.send_str("host")
+            heard = await socket.receive_str()
+    bundled = await seen_by(hotseat, "/upstream/plain/x", headers=headers)
+
+    assert told["host"] == heard == "gpu.example:8080"
+    assert "gpu.example" not in str(bundled)
 
 
 async def test_any_method_and_body_passes(hotseat: Hotseat) -> None:
