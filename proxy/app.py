@@ -22,7 +22,7 @@ from proxy.footprints import Footprints, default_path
 from proxy.logs import EventFormatter, HubHandler, LogHub
 from proxy.memory import Gpus, open_gpus
 from proxy.metrics import Metrics
-from proxy.pool import Maker, Pool
+from proxy.pool import Launcher, Pool
 from proxy.process import Estimate, check_options
 from proxy.refusals import amounts
 from proxy.reload import Reloader, Rereading
@@ -177,8 +177,8 @@ async def serving(
     ):
         await asyncio.to_thread(sweep)
         setup = await _first_setup(config, devices, surveyed)
-        maker = Maker(folder, hub, shows_lines=config.log_to_stdout in ("upstream", "both"))
-        async with Pool(setup, maker, swaps=swaps, metrics=metrics) as pool:
+        launcher = Launcher(folder, hub, shows_lines=config.log_to_stdout in ("upstream", "both"))
+        async with Pool(setup, launcher, swaps=swaps, metrics=metrics) as pool:
             reloader = Reloader(pool, rereading, partial(_next_setup, pool), set_level)
             face = application(pool, hub, swaps, metrics)
             face[RELOADER] = reloader

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NewType
 
-from proxy.budget import ONE_SEAT, Devices
+from proxy.budget import ONE_SEAT, SEAT, Devices
 from proxy.config import Config, ModelConfig
 from proxy.footprints import Digest, Footprints, options_digest
 from proxy.memory import HOST
@@ -236,6 +236,15 @@ class Demands:
         """Name what the model lives on: its GPUs, or the host; where there is a budget."""
         gpus = tuple(self._devices.named(gpu) for gpu in self._config.gpus_of(model))
         return tuple(on for on in gpus or (HOST,) if on in self._budgets)
+
+    def touched(self, name: str, there_is: Demand) -> Demand:
+        """Give, of all there is, that of devices that a worker of the model may hold some of."""
+        model = self._config.models[name]
+        is_on_gpu = bool(self._config.gpus_of(model))
+        left_out = {SEAT} if model.pin else set()
+        return {
+            on: n for on, n in there_is.items() if on == HOST or (is_on_gpu and on not in left_out)
+        }
 
     def _with_seat(self, model: ModelConfig, demand: Demand) -> Demand:
         takes_seat = self._has_seat and self._config.gpus_of(model) and not model.pin

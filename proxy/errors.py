@@ -70,7 +70,8 @@ class Unauthorized(HotseatError):
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"WWW-Authenticate": "Bearer"}  # RFC 9110 §11.6.1 asks for it
+        # RFC 9110 §11.6.1 asks for it; browsers ask for a password only where `Basic` is named
+        return {"WWW-Authenticate": 'Basic realm="hotseat", Bearer'}
 
 
 class NotFound(HotseatError):

@@ -28,7 +28,7 @@ class Seat:
     asked_at: float
     swap: Swap
     tell_swap: Callable[[Swap], None]
-    forerunners: Sequence[Seat] = ()  # of its model, under an older config, about to leave
+    forerunners: Sequence[Seat] = ()  # leaving, and in its way as long as they are there
     prepared_at: float = 0.0
     load_began_at: float = 0.0
     ready_at: float | None = None

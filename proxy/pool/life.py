@@ -101,7 +101,7 @@ class Life:
         self._world.feed(Prepared(seat.id))
 
     async def _forerunners_gone(self) -> None:
-        """Let who ran under an older config have left: a port of its own may be this one's too."""
+        """Let those have left whose port, or name, is to be this one's."""
         for seat in self._seat.forerunners:
             await seat.gone.wait()
             self._seat.load_began_at = _now()

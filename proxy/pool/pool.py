@@ -16,12 +16,12 @@ from typing import Self, assert_never
 
 from proxy.config import Config
 from proxy.metrics import Metrics
-from proxy.pool.books import Books
-from proxy.pool.crew import Crew, Pens
-from proxy.pool.maker import Maker
+from proxy.pool.charges import Charges
+from proxy.pool.launcher import Launcher
 from proxy.pool.pins import Pins
 from proxy.pool.standing import Standing
 from proxy.pool.ticket import Ticket
+from proxy.pool.workers import Workers
 from proxy.refusals import refused
 from proxy.scheduler import (
     Arrived,
@@ -57,9 +57,10 @@ RELOAD_DRAIN_S = 600.0
 class Pool:
     """The workers of one server. Use as an async context; leaving it ends every process."""
 
-    def __init__(self, setup: Setup, maker: Maker, *, swaps: SwapLog, metrics: Metrics) -> None:
+    def __init__(
+        self, setup: Setup, launcher: Launcher, *, swaps: SwapLog, metrics: Metrics
+    ) -> None:
         self._setup = setup
-        self._maker = maker
         self._swaps = swaps
         self._metrics = metrics
         self._scheduler = Scheduler(
@@ -74,19 +75,20 @@ class Pool:
         self._alarm: asyncio.TimerHandle | None = None
         self._is_feeding = False
         self._is_closing = asyncio.Event()
-        self._books = Books(setup, self._scheduler.state, self._seats, self._feed)
+        self._charges = Charges(setup, self._scheduler.state, self._seats, self._feed)
         self._pins = Pins(lambda: self.config, self.lease, self._is_closing, self._spawn)
-        self.standing = Standing(self._scheduler.state, self._seats, self._books.watch)
-        self._crew = Crew(
-            maker,
-            self._books,
-            Pens(swaps, metrics),
+        self.standing = Standing(self._scheduler.state, self._seats, self._charges.watch)
+        self._workers = Workers(
+            launcher,
+            self._charges,
             self._scheduler.state,
+            swaps=swaps,
+            metrics=metrics,
             seats=self._seats,
             is_closing=self._is_closing,
             feed=self._feed,
             spawn=self._spawn,
-            mourn=self._pins.keep,
+            died=self._pins.keep,
         )
 
     def __repr__(self) -> str:
@@ -107,8 +109,8 @@ class Pool:
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        await self._books.look_first()
-        self.run_beside(self._books.run())
+        await self._charges.look_first()
+        self.run_beside(self._charges.run())
         return self
 
     async def __aexit__(
@@ -123,7 +125,7 @@ class Pool:
         try:
             await self._tasks.__aexit__(kind, error, trace)
         finally:
-            await self._books.save()
+            await self._charges.save()
 
     def run_beside(self, work: Coroutine[object, object, None]) -> None:
         """Do it until the block of the pool is left."""
@@ -144,8 +146,8 @@ class Pool:
         place back.
         """
         wish = wish or Wish()
-        request_class = self._books.class_of(model, wish.pixels)
-        demand = self._books.demand(model, request_class)
+        request_class = self._charges.class_of(model, wish.pixels)
+        demand = self._charges.demand(model, request_class)
         number = TicketId(next(self._numbers))
         self._tickets[number] = ticket = Ticket(number, model, request_class, cause)
         try:
@@ -155,11 +157,11 @@ class Pool:
             seat = ticket.granted()
             if seat is not None:
                 self._swaps.tell(seat.swap)
-                self._books.end(ticket, seat, self._loop.time() - ticket.granted_at)
+                self._charges.end(ticket, seat, self._loop.time() - ticket.granted_at)
             del self._tickets[number]
             self._feed(Left(number, was_served=ticket.is_served))
             if ticket.is_served and seat is not None and seat.id in self._seats:
-                self._books.tell_measured(seat)
+                self._charges.tell_measured(seat)
 
     @asynccontextmanager
     async def lease(self, model: str, cause: str = "request") -> AsyncIterator[Lease]:
@@ -172,10 +174,10 @@ class Pool:
 
     def note_out_of_memory(self, lease: Lease) -> None:
         """Remember that the worker ran out of memory while it served this."""
-        self._books.ran_out(lease)
+        self._charges.ran_out(lease)
         self._metrics.out_of_memory.labels(lease.seat.model, "request").inc()
         if lease.seat.id in self._seats:
-            self._books.tell_measured(lease.seat)
+            self._charges.tell_measured(lease.seat)
 
     # What people ask
 
@@ -198,16 +200,17 @@ class Pool:
             and seat.model in setup.config.models
             and seat.model not in changed
         ]
+        charges = self._charges.under(setup, kept)
         for seat in kept:
             seat.setup = setup
         names = frozenset(map(ModelName, changed))
         for name in names:
-            self._crew.failures.pop(name, None)
-        self._books.reload(setup)
+            self._workers.failures.pop(name, None)
+        self._charges.reload(setup)
         models, deadline = tuple(setup.demands.models()), self._loop.time() + RELOAD_DRAIN_S
         company = setup.config.company
-        self._feed(Reloaded(models, self._books.budget, names, deadline, company))
-        self._books.recount(kept)
+        self._feed(Reloaded(models, self._charges.budget, names, deadline, company, charges))
+        self._charges.recount(kept)
         self._pins.keep_all()
 
     async def unload(self, model: str | None) -> None:
@@ -258,11 +261,11 @@ class Pool:
         match command:
             case Prepare(worker_id, name):
                 causes = (one.cause for one in self._tickets.values() if one.model == name)
-                self._crew.begin(self._setup, worker_id, name, next(causes, "request"))
+                self._workers.begin(self._setup, worker_id, name, next(causes, "request"))
             case Load(worker_id):
-                self._crew.order_load(worker_id)
+                self._workers.order_load(worker_id)
             case Terminate():
-                self._crew.order_stop(command)
+                self._workers.order_stop(command)
             case Grant(ticket_id, worker_id):
                 self._grant(self._tickets[ticket_id], self._seats[worker_id])
             case Refuse(ticket_id):
@@ -274,13 +277,13 @@ class Pool:
 
     def _grant(self, ticket: Ticket, seat: Seat) -> None:
         if not ticket.seat.done():  # else it was cancelled, and is about to leave
-            self._books.begin(ticket, seat)
+            self._charges.begin(ticket, seat)
             ticket.grant(seat, self._scheduler.state.workers[seat.id].charge)
 
     def _refuse(self, ticket: Ticket, refusal: Refuse) -> None:
         if not ticket.seat.done():
-            failure = self._crew.failures.get(ticket.model)
-            needs, room = self._books.needs(ticket), self._books.room(ticket.model)
+            failure = self._workers.failures.get(ticket.model)
+            needs, room = self._charges.needs(ticket), self._charges.room(ticket.model)
             ticket.refuse(refused(refusal, ticket.model, failure, needs=needs, room=room))
 
     def _set_alarm(self, when: float | None) -> None:

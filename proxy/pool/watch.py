@@ -181,7 +181,8 @@ class Watch:
             stuck = sum(w.charge.get(device, 0) for w in state.workers.values() if w.is_stuck)
             charged = state.charged.get(device, 0)
             now = await self._now(budget, pids, charged=charged, stuck=stuck)
-            if now is not None and is_steady:
+            is_current = self._budgets.get(device) is budget  # no reload came in between
+            if now is not None and is_steady and is_current:
                 self._note_budget(budget, now, charged)
 
     async def _now(

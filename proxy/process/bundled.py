@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ class Bundled:
     """The way of `python -m workers.KIND`."""
 
     url = "http://worker"
+    own_port = None
 
     def __init__(self, model: ModelConfig, socket: Path) -> None:
         self._options = dict(model.options)
@@ -144,19 +146,31 @@ async def check_options(
 
     It imports no engine and takes no device memory. Raises StartFailed.
     """
-    process = await asyncio.create_subprocess_exec(
-        *program(kind),
-        "--check",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=cwd,
-    )
     lines = "".join(json.dumps(dict(entry)) + "\n" for entry in options)
-    out, err = await process.communicate(lines.encode())
-    if process.returncode:
-        told = err.decode("utf-8", "replace").strip().splitlines()
+    try:
+        status, out, err = await _told([*program(kind), "--check"], lines.encode(), cwd)
+        checked = [Checked.model_validate_json(line) for line in out.splitlines()]
+    except (OSError, ValueError) as error:
+        raise StartFailed(f"workers.{kind} cannot check: {error}", reason="crashed") from error
+    if status or len(checked) != len(options):
+        said = err.decode("utf-8", "replace").strip().splitlines()
         raise StartFailed(
-            f"workers.{kind} cannot check: {told[-1] if told else 'it died'}", reason="crashed"
+            f"workers.{kind} cannot check: {said[-1] if said else 'it died'}", reason="crashed"
         )
-    return [Checked.model_validate_json(line) for line in out.splitlines()]
+    return checked
+
+
+async def _told(argv: Sequence[str], lines: bytes, cwd: Path) -> tuple[int | None, bytes, bytes]:
+    """Run it to its end; gives its status and what it printed. Raises OSError."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=cwd
+    )
+    try:
+        out, err = await process.communicate(lines)
+    except BaseException:  # nobody wants to know any more: who asked for a reload has left
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    return process.returncode, out, err

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from proxy.logs import LINE_BYTES
-from proxy.rundir import alive_after, held, is_in_group
+from proxy.rundir import alive_after, escaped, held, is_in_group
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class Child:
     def __init__(self, process: asyncio.subprocess.Process, lifeline_fd: int) -> None:
         self._process = process
         self._lifeline_fd = lifeline_fd
+        self._escaped: Collection[int] = ()
+        self._is_over = False  # its group's number may be somebody else's by now
         self.status: asyncio.StreamReader | None = None
 
     @property
@@ -60,18 +62,28 @@ class Child:
             self.kill()
             os.close(self._lifeline_fd)
             await asyncio.shield(self._group_is_gone())
+            self._is_over = True
 
     def kill(self) -> None:
-        """End the whole group at once; `stop` must still be called."""
+        """End the whole group at once, and who has left it; `stop` must still be called."""
+        if self._is_over:
+            return
+        if not self.has_exited:  # else there is nobody to find them by
+            self._escaped = escaped(self.pid)
+            for pid in self._escaped:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
         self._signal(signal.SIGKILL)
 
     async def _group_is_gone(self) -> None:
-        """Wait for the process and, with a bound, for what else is in its group.
+        """Wait for the process and, with a bound, for what else was killed with it.
 
         The leader is ours to reap; the others may hold device memory a little longer.
         """
         await self._process.wait()
-        if self._signal(NO_SIGNAL) and await asyncio.to_thread(_outlives, self.pid):
+        if not self._signal(NO_SIGNAL) and not self._escaped:
+            return
+        if await asyncio.to_thread(_outlives, self.pid, self._escaped):
             log.warning("group_outlives_sigkill", extra={"pid": self.pid})
 
     async def _exits_within(self, seconds: float) -> bool:
@@ -96,9 +108,9 @@ class Child:
         return True
 
 
-def _outlives(group: int) -> bool:
-    """Wait until nobody is left in a group that was killed; tell whether somebody is."""
-    with held(lambda pid: is_in_group(pid, group)) as members:
+def _outlives(group: int, others: Collection[int]) -> bool:
+    """Wait until nobody is left in a group that was killed, nor of the others; else True."""
+    with held(lambda pid: pid in others or is_in_group(pid, group)) as members:
         outlives = bool(alive_after(members, GROUP_GONE_WITHIN_S))
         for member in members:
             with suppress(ChildProcessError):  # none of ours, as a rule; all are in a container

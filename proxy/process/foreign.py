@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import shutil
@@ -24,10 +25,15 @@ from proxy.process.named_files import missing_file
 from proxy.process.ports import NoPort, Ports
 from proxy.process.process import Process
 
+log = logging.getLogger(__name__)
+
 PROBE_FIRST_S = 0.005
 PROBE_LONGEST_S = 0.1
 PROBE_TIMEOUT_S = 1.0
 PROBE_TIMEOUT_LONGEST_S = 10.0
+PROVES_ITSELF_S = 3.0
+"""How long a command must stay when somebody served at its port before it was started."""
+HERE = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  # as configs write it
 PORT, PID = "${PORT}", "${PID}"
 OK = 200
 
@@ -40,6 +46,8 @@ class Foreign:
         self._ports = ports
         self._first_port = first_port
         self._port = ""
+        self._taken: list[int] = []
+        self.own_port = _own_port(model.proxy)
         texts = (model.proxy, model.check_endpoint, *model.argv, *model.env.values())
         self._needs_port = any(PORT in text for text in texts)
 
@@ -91,11 +99,15 @@ class Foreign:
 
     async def _come_up(self, process: Process) -> None:
         self._take_port()
+        is_taken = self.own_port is not None and await _is_taken(URL(self.url))
         child = await process.spawn([sys.executable, "-I", "-S", guard.__file__, *self._argv])
         async with asyncio.TaskGroup() as tasks:
             exited = tasks.create_task(child.exited())
             answers = tasks.create_task(self._answers(process.session))
             await asyncio.wait({exited, answers}, return_when=asyncio.FIRST_COMPLETED)
+            if is_taken:  # it may be somebody else who answers, and the command cannot serve
+                log.warning("port_was_taken", extra={"url": self.url})
+                await asyncio.wait({exited}, timeout=PROVES_ITSELF_S)
             has_exited = exited.done()
             exited.cancel()
             answers.cancel()
@@ -104,11 +116,15 @@ class Foreign:
 
     def _take_port(self) -> None:
         """Choose the port, only now: one that is free may be taken a minute later."""
-        if not self._needs_port:
-            return
         self.clean_up()
         try:
-            self._port = str(self._ports.give(self._first_port))
+            if self.own_port is not None:
+                self._ports.claim(self.own_port)
+                self._taken.append(self.own_port)
+            if self._needs_port:
+                port = self._ports.give(self._first_port)
+                self._taken.append(port)
+                self._port = str(port)
         except NoPort as error:
             raise StartFailed(str(error), reason="port_in_use") from error
 
@@ -117,15 +133,17 @@ class Foreign:
         if not self._model.stop_argv:
             return ()
         with suppress(psutil.NoSuchProcess):
-            pids = [str(one.pid) for one in psutil.Process(child.pid).children()]
-            if pids:
-                return [self._filled_in(w).replace(PID, pids[0]) for w in self._model.stop_argv]
+            below = psutil.Process(child.pid).children()  # the guard adopts others, later
+            if below:
+                pid = str(min(below, key=lambda one: one.create_time()).pid)
+                return [self._filled_in(w).replace(PID, pid) for w in self._model.stop_argv]
         return ()
 
     def clean_up(self) -> None:
-        """Give the port back: it is nobody's once its process is gone."""
-        if self._port:
-            self._ports.take_back(int(self._port))
+        """Give its ports back: they are nobody's once its process is gone."""
+        for port in self._taken:
+            self._ports.take_back(port)
+        self._taken.clear()
         self._port = ""
 
     async def _answers(self, session: aiohttp.ClientSession) -> None:
@@ -146,6 +164,21 @@ class Foreign:
             async with session.get(url, timeout=timeout, allow_redirects=False) as answer:
                 return answer.status == OK
         return False
+
+
+def _own_port(proxy: str) -> int | None:
+    """Give the port on this machine that the config names; None: it names another place."""
+    if PORT in proxy:
+        return None
+    url = URL(proxy)
+    return url.port if url.host in HERE else None
+
+
+async def _is_taken(url: URL) -> bool:
+    with suppress(OSError, TimeoutError):
+        await _is_listened_at(url, PROBE_TIMEOUT_S)
+        return True
+    return False
 
 
 async def _is_listened_at(url: URL, timeout_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""The ports that `cmd:` workers serve on: each is given to one living worker at a time."""
+"""The ports that `cmd:` workers serve on: each is had by one living worker at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LAST_PORT = 65535
 
 
 class NoPort(Exception):
-    """Every port from the first one on is taken."""
+    """Every port from the first one on is taken, or the very one that is needed."""
 
 
 class Ports:
@@ -28,6 +28,15 @@ class Ports:
             raise NoPort(f"no port is free from {first} on (startPort)")
         self._given.add(port)
         return port
+
+    def claim(self, port: int) -> None:
+        """Give this very port. Raises NoPort when a living worker has it.
+
+        Engines that share a port do so silently: then anyone of them answers.
+        """
+        if port in self._given:
+            raise NoPort(f"port {port} is another worker's; give each model a port of its own")
+        self._given.add(port)
 
     def take_back(self, port: int) -> None:
         """Take it back, when its worker is gone."""

@@ -48,6 +48,10 @@ class Way(Protocol):
         """Tell where it serves, without a slash at the end."""
 
     @property
+    def own_port(self) -> int | None:
+        """Give the port on this machine that is always its own; None: it gets any, or none."""
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """Give the variables that the user sets."""
 
@@ -99,6 +103,10 @@ class Process:
     @property
     def url(self) -> str:
         return self._way.url
+
+    @property
+    def own_port(self) -> int | None:
+        return self._way.own_port
 
     @property
     def session(self) -> aiohttp.ClientSession:

@@ -107,8 +107,6 @@ def _surroundings(before: Setup, after: Setup, name: str) -> Iterator[str]:
         yield "gpu"  # which ones it sees
     if (before.config.gpu.memory is None) != (after.config.gpu.memory is None):
         yield "gpu.memory"  # seats are no bytes
-    elif before.config.is_one_seat != after.config.is_one_seat:
-        yield "routing"  # and where there are rules of company, there are no seats
 
 
 def _environment(setup: Setup, name: str) -> Mapping[str, str]:

@@ -102,10 +102,7 @@ class Reloader:
             while True:
                 await self._asked.wait()
                 self._asked.clear()
-                try:
-                    await self.reload(self._cause)
-                except Exception:  # it must not end the server
-                    log.exception("reload_broke")
+                await self.reload(self._cause)
 
     async def reload(self, cause: str) -> Outcome:
         """Take the new config, if there is nothing wrong with it; else the old one stays."""
@@ -115,6 +112,9 @@ class Reloader:
                 self.last = Outcome(cause, at, changes=await self._exchange())
             except Refused as refused:
                 self.last = Outcome(cause, at, problems=refused.args)
+            except Exception as error:  # such as YAML that is nested too deep: the server goes on
+                log.exception("reload_broke")
+                self.last = Outcome(cause, at, problems=(f"{type(error).__name__}: {error}",))
             _log(self.last)
             return self.last
 
@@ -161,7 +161,8 @@ def _sight(files: Callable[[], Iterable[Path]]) -> Sight:
         for path in files():
             with suppress(OSError):
                 told = path.stat()
-                seen.append((str(path), told.st_mtime_ns, told.st_size, told.st_ino))
+                # not mtime: that does not tell of a permission, and tools set it back
+                seen.append((str(path), told.st_ctime_ns, told.st_size, told.st_ino))
     return seen
 
 

@@ -78,40 +78,60 @@ def run_dir() -> Iterator[RunDir]:
 
 @contextmanager
 def _recorded(folder: Path) -> Iterator[Record]:
-    """Say who we are, and hold a lock on it: the kernel lets go of it when we die."""
-    record = Record(os.getpid(), started(os.getpid()) or 0, secrets.token_hex(16))
-    path = folder / RECORD
-    new = path.with_suffix(".new")
-    with new.open("w", encoding="utf-8") as file:
-        with suppress(OSError):  # not every file system can
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        json.dump(asdict(record), file)
-        file.flush()
-        new.replace(path)  # whoever finds it finds all of it
-        yield record
+    """Say who we are, and lock the folder: the kernel lets go of it when we die.
 
-
-def abandoned(home: Path) -> Iterator[tuple[Path, Record | None]]:
-    """Yield the folders of proxies that are no more; one without a record never had a worker.
-
-    Its lock must be free, and its process gone: a pid says nothing about a proxy in a container
-    that shares the folder, and a lock nothing where there are none.
+    What tidies up temporary directories by age lets a locked folder be, too.
     """
-    for folder in home.iterdir():
-        path = folder / RECORD
-        record = _read(path)
-        if record is None or (started(record.pid) != record.started and not _is_locked(path)):
-            yield folder, record
-
-
-def _is_locked(path: Path) -> bool:
+    record = Record(os.getpid(), started(os.getpid()) or 0, secrets.token_hex(16))
+    new = folder / f"{RECORD}.new"
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with suppress(OSError):  # not every file system can
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.write_text(json.dumps(asdict(record)), encoding="utf-8")
+        new.replace(folder / RECORD)  # whoever finds it finds all of it
+        yield record
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The folder of some proxy; one without a record never had a worker."""
+
+    path: Path
+    record: Record | None
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether its lock is held, or its process is there.
+
+        A pid says nothing about a proxy in a container that shares the folder, and a lock nothing
+        where there are none.
+        """
+        record = self.record
+        is_there = record is not None and started(record.pid) == record.started
+        return is_there or _is_locked(self.path)
+
+
+def found(home: Path) -> list[Found]:
+    """List the folders of all proxies of this user. Raises OSError."""
+    return [Found(folder, _read(folder / RECORD)) for folder in home.iterdir()]
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
+    finally:
+        os.close(fd)
     return False
 
 
@@ -120,8 +140,9 @@ def remove(folder: Path) -> None:
 
 
 def _read(path: Path) -> Record | None:
+    """Read a record; nothing where there is none. Raises OSError where that cannot be seen."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         return Record(int(told["pid"]), int(told["started"]), str(told["nonce"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None

@@ -17,6 +17,11 @@ from pathlib import Path
 PROC = Path("/proc")
 
 
+def pids() -> list[int]:
+    """Name all processes that can be seen."""
+    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+
+
 def started(pid: int) -> int | None:
     """Tell when it has started, in ticks since boot; None: there is none, or a zombie."""
     told = _stat(pid)
@@ -30,8 +35,12 @@ def name_of(pid: int) -> str:
 
 
 def is_in_group(pid: int, group: int) -> bool:
+    return group_of(pid) == group
+
+
+def group_of(pid: int) -> int | None:
     told = _stat(pid)
-    return bool(told) and int(told[2]) == group
+    return int(told[2]) if told else None
 
 
 def carries(pid: int, variable: str) -> bool:
@@ -41,14 +50,28 @@ def carries(pid: int, variable: str) -> bool:
     return False
 
 
-def forebears() -> Collection[int]:
-    """Name this process, and all from which it descends."""
-    pids, pid = set[int](), os.getpid()
-    while pid and pid not in pids:
-        pids.add(pid)
+def has_terminal(pid: int) -> bool:
+    told = _stat(pid)
+    return bool(told) and told[4] != "0"
+
+
+def ancestors(pid: int) -> Collection[int]:
+    """Name the process, and all from which it descends."""
+    found = set[int]()
+    while pid and pid not in found:
+        found.add(pid)
         told = _stat(pid)
         pid = int(told[1]) if told else 0
-    return pids
+    return found
+
+
+def escaped(leader: int) -> Collection[int]:
+    """Name who descends from the leader of a group, and has left that group."""
+    told = {pid: stat for pid in pids() if (stat := _stat(pid)) and stat[0] != "Z"}
+    found = [leader]
+    for ancestor in found:
+        found += [pid for pid, stat in told.items() if int(stat[1]) == ancestor]
+    return [pid for pid in found[1:] if int(told[pid][2]) != leader]
 
 
 class Held:
@@ -64,7 +87,7 @@ def held(is_wanted: Callable[[int], bool]) -> Iterator[list[Held]]:
     """Hold all processes that are wanted, for the length of the block. Blocks for the look."""
     with ExitStack() as opened:
         found: list[Held] = []
-        for pid in [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]:
+        for pid in pids():
             with suppress(OSError):
                 if is_wanted(pid):
                     fd = os.pidfd_open(pid)

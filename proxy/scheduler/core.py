@@ -245,13 +245,9 @@ class Scheduler:
             return
         if not worker.is_stale:
             worker.is_alone = False
+            demand, feared = event.model_demand, event.model_feared
             self._know_better(
-                replace(
-                    worker.model,
-                    demand=event.model_demand,
-                    feared=event.model_feared,
-                    loads_alone=False,
-                )
+                replace(worker.model, demand=demand, feared=feared, loads_alone=False)
             )
         if worker.is_charged and worker.phase is not Phase.STOPPING:
             self._hand.charge(worker, event.charge)
@@ -293,6 +289,7 @@ class Scheduler:
             state.line.pop(name, None)
         for worker in state.workers.values():
             name = worker.model.name
+            self._hand.charge(worker, event.charges.get(worker.id, worker.charge))
             if name in event.changed or name not in state.models:
                 worker.is_stale = True
                 self._hand.retire(worker, event.deadline, Cause.RELOAD)

@@ -170,7 +170,8 @@ class BudgetChanged:
 class Reloaded:
     """The config is another one now; workers of `changed` models are not theirs any more.
 
-    Those, and the ones of models that are gone, finish what they serve, by the deadline.
+    Those, and the ones of models that are gone, finish what they serve, by the deadline. `charges`
+    are of workers that count otherwise from now on.
     """
 
     models: tuple[Model, ...]
@@ -178,6 +179,7 @@ class Reloaded:
     changed: frozenset[ModelName]
     deadline: float
     company: Company = field(default_factory=Company)
+    charges: Mapping[WorkerId, Demand] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

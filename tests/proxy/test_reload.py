@@ -20,6 +20,7 @@ from proxy import app
 from proxy.config import load_config
 from proxy.reload import Outcome, Reloader, Rereading
 from proxy.reload import reloader as reload
+from proxy.scheduler import Phase
 from tests.llama_swap.house import started
 from tests.nvml.device import ScriptedGpu
 from tests.proxy import bytes_counted
@@ -169,6 +170,107 @@ async def test_a_new_worker_waits_for_the_port_of_the_old(
 
         assert ((await slow).text, (await asked).text) == ("old", "new")
         assert "start_failed" not in (await hotseat.get("/logs")).body
+
+
+async def test_where_both_have_room_the_new_worker_does_not_wait(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """A worker of ours has a socket of its own: a long answer of the old one delays nobody."""
+    held = gate()
+    before, after = ({"a": {"pin": True, "echo": {"reply": word}}} for word in ("old", "new"))
+    async with reloadable(config_of(before), tmp_path) as served_, asyncio.TaskGroup() as tasks:
+        hotseat = served_.hotseat
+        slow = tasks.create_task(hotseat.chat("a", gate=str(held.path)))
+        await held.reached()
+        await served_.take(config_of(after))
+
+        assert (await hotseat.chat("a")).text == "new"
+        held.open()
+        assert (await slow).text == "old"
+
+
+async def test_a_renamed_model_waits_for_its_port(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """Nobody takes the old worker, which still serves there, for the new one."""
+    held = gate()
+    port = app.listen("127.0.0.1", 0)
+    number = port.getsockname()[1]
+    port.close()
+
+    def config(name: str) -> str:
+        options = json.dumps({"reply": f"I am {name}"})
+        command = f"{sys.executable} -P -m workers.echo --port {number} --options '{options}'"
+        place = f"http://localhost:{number}"
+        return config_of({name: {"pin": True, "cmd": command, "proxy": place}})
+
+    async with reloadable(config("a"), tmp_path) as served_, asyncio.TaskGroup() as tasks:
+        hotseat = served_.hotseat
+        slow = tasks.create_task(hotseat.chat("a", gate=str(held.path)))
+        await held.reached()
+        await served_.take(config("b"))
+        asked = tasks.create_task(hotseat.chat("b"))
+        while len((await hotseat.get("/running")).body["running"]) < 2:
+            pass
+        held.open()
+
+        assert ((await slow).text, (await asked).text) == ("I am a", "I am b")
+
+
+SEAT: dict[str, object] = {}
+GROUPS: dict[str, object] = {"groups": {"both": {"swap": False, "members": ["a", "b"]}}}
+ALONE: dict[str, object] = {"groups": {"one": {"members": ["a", "b"]}}}
+BYTES: dict[str, object] = {"gpu": {"memory": "1GiB"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(GROUPS, SEAT), (BYTES, SEAT), (SEAT, BYTES), (GROUPS, BYTES), (SEAT, ALONE), (BYTES, ALONE)],
+)
+async def test_under_other_rules_nobody_loads_beside_who_still_serves(
+    tmp_path: Path,
+    gate: Callable[[], Gate],
+    before: dict[str, object],
+    after: dict[str, object],
+) -> None:
+    """A seat, bytes or a company: what a worker of the old rules holds is counted by the new."""
+    held = gate()
+    old = {"a": {"echo": {}, "memory": "1GiB"}, "b": {"echo": {}, "memory": "1GiB"}}
+    new = {**old, "a": {"echo": {"reply": "another"}, "memory": "1GiB"}}
+    async with reloadable(config_of(old, **before), tmp_path) as served_:
+        hotseat = served_.hotseat
+        assert hotseat.pool is not None
+        workers = hotseat.pool.standing.state.workers
+        async with asyncio.TaskGroup() as tasks:
+            slow = tasks.create_task(hotseat.chat("a", gate=str(held.path)))
+            await held.reached()
+            assert (await served_.take(config_of(new, **after))).is_well
+            asked = tasks.create_task(hotseat.chat("b"))
+            while Phase.PREPARED not in {worker.phase for worker in workers.values()}:
+                await hotseat.get("/running")
+            states = {name: one["state"] for name, one in (await hotseat.running()).items()}
+            assert states == {"a": "stopping", "b": "starting"}
+
+            held.open()
+            assert ((await slow).status, (await asked).status) == (200, 200)
+
+
+async def test_rules_of_company_cost_no_worker(tmp_path: Path) -> None:
+    """Who is the same under groups and without them stays, as far as there is room."""
+    models: dict[str, dict[str, Any]] = {"a": {"echo": {}}, "b": {"echo": {}}}
+    async with reloadable(config_of(models), tmp_path) as served_:
+        hotseat = served_.hotseat
+        await hotseat.chat("a")
+        old = await pids(hotseat)
+        await served_.take(config_of(models, **GROUPS))
+        await hotseat.chat("b")
+        both = await pids(hotseat)
+        await served_.take(config_of(models))
+        await hotseat.log_line("unloaded model=. cause=over_budget")
+
+        assert both["a"] == old["a"]
+        [(name, pid)] = (await pids(hotseat)).items()
+        assert both[name] == pid
 
 
 async def test_who_waits_keeps_his_place(tmp_path: Path, gate: Callable[[], Gate]) -> None:
@@ -414,6 +516,22 @@ async def test_without_a_file_there_is_nothing_to_reload(tmp_path: Path) -> None
         assert "where its config comes from" in outcome.problems[0]
 
 
+async def test_a_reading_that_breaks_is_told_too(tmp_path: Path) -> None:
+    """Whatever goes wrong, there is an outcome, and the server goes on."""
+
+    def read() -> Any:
+        raise MemoryError("no room for so large a file")
+
+    async with served(config_of({"a": {"echo": {}}}), tmp_path) as hotseat:
+        assert hotseat.pool is not None
+        reloader = Reloader(hotseat.pool, Rereading(read, list), never, print)
+        outcome = await reloader.reload("test")
+
+        assert outcome.as_json()["problems"] == ["MemoryError: no room for so large a file"]
+        assert reloader.last is outcome
+        assert (await hotseat.chat("a")).status == 200
+
+
 async def never(_loaded: object) -> Any:
     raise AssertionError
 
@@ -455,6 +573,17 @@ async def test_a_watched_file_is_read_when_it_has_settled(
         await hotseat.log_line(" reloaded ")
 
         assert (await hotseat.chat("a")).text == "new"
+
+
+async def test_a_watched_file_that_may_be_read_again_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another permission is a change, though the file is as old and as long as it was."""
+    monkeypatch.setattr(reload, "LOOK_S", 0.05)
+    async with reloadable(config_of(echoes("a")), tmp_path, is_watched=True) as served_:
+        served_.path.chmod(0o600)
+
+        await served_.hotseat.log_line(" reloaded ")
 
 
 async def test_watch_config_looks_at_the_folder_too(tmp_path: Path) -> None:

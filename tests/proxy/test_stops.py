@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -20,12 +21,24 @@ from proxy.process.ports import NoPort, Ports
 from tests.nvml.device import ScriptedGpu
 from tests.proxy import bytes_counted
 from tests.proxy.bytes_counted import GIB, answered, on_card
-from tests.proxy.served import Gate, Hotseat, all_gone, is_alive, served, workers_of
+from tests.proxy.served import Gate, Hotseat, all_gone, is_alive, served, spawned, workers_of
 
 ECHO = f"{sys.executable} -P -m workers.echo --port ${{PORT}}"
 PYTHON = Path(sys.executable)
 
 gpu = bytes_counted.gpu
+
+
+DAEMON = """
+import os, sys, threading
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execv(sys.argv[1], sys.argv[1:])
+    os._exit(0)
+os.wait()
+threading.Event().wait()
+"""
 
 
 def command(*words: str, **options: object) -> str:
@@ -136,7 +149,7 @@ async def test_one_grace_on_every_path(tmp_path: Path, way: str) -> None:
 
 
 async def test_a_grandchild_with_our_pipes_delays_no_swap(tmp_path: Path) -> None:
-    """What left the worker's group and holds its output open is no reason to wait."""
+    """What left the worker's group and holds its output open ends with it, at once."""
     program = script(
         tmp_path,
         "import http.server, os, sys\n"
@@ -156,10 +169,62 @@ async def test_a_grandchild_with_our_pipes_delays_no_swap(tmp_path: Path) -> Non
         orphan = psutil.Process(int(line.split()[1]))
         answer = await hotseat.chat("b")
         assert answer.text == "I am b"
-        assert orphan.is_running()
+        assert not is_alive(orphan)
 
-    orphan.kill()
-    assert await all_gone([orphan], within_s=5)
+
+@pytest.mark.parametrize("way", ["setsid", "daemon"])
+@pytest.mark.parametrize("grace_s", [60, 0.3])
+async def test_who_has_left_the_group_ends_with_the_worker(
+    tmp_path: Path, way: str, grace_s: float
+) -> None:
+    """A session of its own, or a daemon's: SIGTERM finds it, and SIGKILL after the grace."""
+    serve = [sys.executable, "-I", "-S", "-c", DAEMON] if way == "daemon" else ["setsid"]
+    words = shlex.join(serve)
+    config = config_of(
+        {"a": {"cmd": f"{words} {command(ignore_sigterm=grace_s < 1)}"}},
+        unloadTimeout=grace_s,
+    )
+    async with served(config, tmp_path) as hotseat:
+        assert (await hotseat.chat("a")).status == 200
+        family = workers_of(os.getpid())
+        await hotseat.post("/api/models/unload/a")
+
+        assert len(family) >= 2
+        assert not any(map(is_alive, family))
+
+
+async def test_who_has_left_the_group_ends_with_a_killed_proxy(tmp_path: Path) -> None:
+    """The guard has adopted it, and takes it along."""
+    words = shlex.join([sys.executable, "-I", "-S", "-c", DAEMON])
+    async with spawned(config_of({"a": {"cmd": f"{words} {command()}"}}), tmp_path) as (
+        hotseat,
+        proxy,
+    ):
+        assert (await hotseat.chat("a")).status == 200
+        family = workers_of(proxy.pid)
+        proxy.kill()
+        await proxy.wait()
+
+        assert await all_gone(family, within_s=5)
+
+
+async def test_what_a_dead_worker_has_left_goes_before_it_is_started_anew(tmp_path: Path) -> None:
+    """A command that dies leaves nobody who holds its port or its memory, deaf or not."""
+    deaf = "import signal, threading; signal.signal(15, signal.SIG_IGN); threading.Event().wait()"
+    program = script(
+        tmp_path,
+        "import os, sys\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    print('left', os.getpid(), flush=True)\n"
+        f"    os.execv(sys.executable, [sys.executable, '-c', {deaf!r}])\n"
+        "sys.exit(3)\n",
+    )
+    async with served(config_of({"a": {"cmd": f"{program} ${{PORT}}"}}), tmp_path) as hotseat:
+        assert (await hotseat.post("/api/models/load/a")).status == 502
+        line = await hotseat.log_line(r"^left \d+")
+
+        assert not psutil.pid_exists(int(line.split()[1]))
 
 
 # Ports.
@@ -247,6 +312,57 @@ async def test_a_port_that_is_stolen_is_no_failure(tmp_path: Path) -> None:
         assert loaded.status == 200
         port = (await hotseat.running())["a"]["proxy"].rpartition(":")[2]
         assert (tmp_path / "tried").read_text() != port
+
+
+def test_a_port_of_ones_own_is_had_by_one() -> None:
+    """It is given to nobody else until it is back."""
+    ports = Ports()
+    ports.claim(45678)
+    with pytest.raises(NoPort, match="45678"):
+        ports.claim(45678)
+    assert ports.give(45678) != 45678
+    ports.take_back(45678)
+
+    ports.claim(45678)
+
+
+def at_port(port: int, name: str) -> dict[str, Any]:
+    """Describe a model with a port of its own."""
+    options = json.dumps({"reply": f"I am {name}"})
+    serve = f"{sys.executable} -P -m workers.echo --port {port} --options '{options}'"
+    return {"cmd": serve, "proxy": f"http://127.0.0.1:{port}"}
+
+
+async def test_two_models_at_one_port_are_no_two_workers(tmp_path: Path) -> None:
+    """Where both had room, the second is told why it cannot come; one at a time, both serve."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    models = {name: at_port(port, name) for name in "ab"}
+    both = {"both": {"swap": False, "members": ["a", "b"]}}
+    async with served(config_of(models, groups=both), tmp_path) as hotseat:
+        assert (await hotseat.chat("a")).text == "I am a"
+        refused = await hotseat.chat("b")
+        assert refused.status == 502
+        assert f"port {port} is another worker's" in refused.error["message"]
+        assert (await hotseat.chat("a")).text == "I am a"
+    async with served(config_of(models), tmp_path) as hotseat:
+        assert (await hotseat.chat("a")).text == "I am a"
+        assert (await hotseat.chat("b")).text == "I am b"
+
+
+async def test_a_stranger_at_the_port_is_not_taken_for_the_worker(tmp_path: Path) -> None:
+    """Who served there before the command was started is not it: the command dies of it."""
+    async with served(config_of({"theirs": {"cmd": command()}}), tmp_path) as stranger:
+        await stranger.chat("theirs")
+        port = int((await stranger.running())["theirs"]["proxy"].rpartition(":")[2])
+        folder = tmp_path / "ours"
+        folder.mkdir()
+        async with served(config_of({"a": at_port(port, "a")}), folder) as hotseat:
+            refused = await hotseat.chat("a")
+
+            assert refused.status == 502
+            assert "somebody else has its port" in refused.error["message"]
+            assert "port_was_taken" in (await hotseat.get("/logs")).body
 
 
 # Getting ready.

@@ -28,6 +28,8 @@ from tests.proxy.served import is_alive, spawned, workers_of
 WAITS = "import threading; print('here', flush=True); threading.Event().wait()"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAITS}"
 LEADS = f"import os; os.fork() or os.setsid(); {WAITS}"
+STARTS_ONE = f"import os; pid = os.fork(); pid or os.setsid(); {WAITS}"
+OPENS_A_SHELL = f"import pty; pid, fd = pty.fork(); {WAITS}"
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +57,9 @@ async def process(code: str, nonce: str | None = None) -> AsyncIterator[psutil.P
     try:
         yield psutil.Process(child.pid)
     finally:
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            for one in psutil.Process(child.pid).children(recursive=True):
+                one.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         await child.wait()
@@ -67,6 +72,17 @@ def leave(home: Path, record: Record) -> Path:
     (folder / RECORD).write_text(json.dumps(asdict(record)))
     (folder / "1.sock").touch()
     return folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, as its proxy does."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
 
 
 def record_of(home: Path) -> Record:
@@ -138,11 +154,10 @@ async def test_a_living_proxy_keeps_its_workers(home: Path) -> None:
 
 
 async def test_a_proxy_of_another_container_is_told_by_its_lock(home: Path) -> None:
-    """Its pid means nothing here; while it holds its record, it lives."""
+    """Its pid means nothing here; while it holds its folder, it lives."""
     async with process(WAITS, "n") as worker:
         folder = leave(home, Record(worker.pid, 1, "n"))
-        with (folder / RECORD).open("rb") as record:
-            fcntl.flock(record, fcntl.LOCK_EX)
+        with locked(folder):
             await asyncio.to_thread(sweep)
             assert is_alive(worker)
             assert folder.exists()
@@ -151,12 +166,40 @@ async def test_a_proxy_of_another_container_is_told_by_its_lock(home: Path) -> N
         assert not is_alive(worker)
 
 
-def test_a_running_proxy_holds_its_record(home: Path) -> None:
-    """Whoever looks sees that it is locked, from the first moment on."""
-    with run_dir() as ours, (ours.path / RECORD).open("rb") as record:
+def test_a_running_proxy_holds_its_folder(home: Path) -> None:
+    """Whoever looks sees that it is locked; it stays, though its record was tidied up."""
+    with run_dir() as ours:
+        (ours.path / RECORD).unlink()
+        os.utime(ours.path, (0, 0))
+        sweep()
         assert ours.path.parent == home
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert ours.path.exists()
+        with pytest.raises(BlockingIOError), locked(ours.path):
+            pass
+
+
+async def test_a_users_shell_lives_though_a_worker_has_opened_it(home: Path) -> None:
+    """What has a terminal, and what keeps that open, is somebody's who sits there."""
+    async with process(OPENS_A_SHELL, "n") as keeper, process(WAITS, "n") as left:
+        [shell] = keeper.children()
+        leave(home, Record(left.pid, 1, "n"))
+        await asyncio.to_thread(sweep, 0.2)
+
+        assert not is_alive(left)
+        assert all(map(is_alive, (keeper, shell)))
+
+
+async def test_a_living_proxy_lives_though_a_dead_ones_worker_has_started_it(home: Path) -> None:
+    """It has inherited the nonce, and so has what it starts."""
+    async with process(STARTS_ONE, "n") as proxy:
+        [checks] = proxy.children()
+        ticks = started(proxy.pid)
+        assert ticks is not None
+        leave(home, Record(proxy.pid, ticks, "its own"))
+        leave(home, Record(checks.pid, 1, "n"))
+        await asyncio.to_thread(sweep, 0.2)
+
+        assert all(map(is_alive, (proxy, checks)))
 
 
 async def test_who_is_deaf_or_has_left_his_group_is_ended_too(home: Path) -> None:

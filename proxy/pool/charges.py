@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from proxy.demand import PLAIN, RequestClass
 from proxy.pool.ticket import Ticket
@@ -16,7 +16,7 @@ from proxy.setup import Setup
 log = logging.getLogger(__name__)
 
 
-class Books:
+class Charges:
     """Keeps the scheduler's numbers true; `run` is to run beside the server."""
 
     def __init__(
@@ -68,6 +68,24 @@ class Books:
         """Count by another config from now on."""
         self._setup = setup
         self.watch.reload(setup)
+
+    def under(self, setup: Setup, kept: Collection[Seat]) -> Mapping[WorkerId, Demand]:
+        """Tell how workers count under another config; `kept` are those that it knows as they run.
+
+        Of what was not counted before, as other things were scarce then, the others hold all there
+        is: nobody knows how much it is.
+        """
+        before, after = self._setup.demands.budget, setup.demands.budget
+        new = {on: count for on, count in after.items() if on not in before}
+        charges: dict[WorkerId, Demand] = {}
+        for seat in self._seats.values():
+            worker = self._state.workers[seat.id]
+            if worker.is_charged:
+                known = {on: count for on, count in worker.charge.items() if on in after}
+                wants = setup.demands.reckon(seat.model).demand if seat in kept else new
+                holds = seat.setup.demands.touched(seat.model, wants)
+                charges[seat.id] = {**{on: n for on, n in holds.items() if on in new}, **known}
+        return charges
 
     def recount(self, seats: Iterable[Seat]) -> None:
         """Charge workers that live on under another config as that one counts."""

@@ -15,7 +15,7 @@ from proxy.setup import Setup
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class Launcher:
     """Outlives every config: what is given to living workers stays theirs."""
 
     run_dir: RunDir
