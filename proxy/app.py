@@ -19,7 +19,7 @@ from proxy.config import Config, Document, Loaded, Problem
 from proxy.demand import Demands
 from proxy.errors import StartFailed
 from proxy.footprints import Footprints, default_path
-from proxy.logs import EventFormatter, HubHandler, LogHub
+from proxy.logs import HubHandler, LogHub
 from proxy.memory import Gpus, open_gpus
 from proxy.metrics import Metrics
 from proxy.pool import Launcher, Pool
@@ -48,18 +48,13 @@ LEVELS = {
 def logging_to(hub: LogHub, config: Config) -> Iterator[None]:
     """Send our log to the hub, and to stderr as the config says, for the length of the block."""
     root, before = logging.getLogger("proxy"), logging.getLogger("proxy").level
-    handlers: list[logging.Handler] = [HubHandler(hub)]
-    if config.log_to_stdout in ("proxy", "both"):
-        handlers.append(logging.StreamHandler(sys.stderr))
-    for handler in handlers:
-        handler.setFormatter(EventFormatter())
-        root.addHandler(handler)
+    handler = HubHandler(hub, sys.stderr if config.log_to_stdout in ("proxy", "both") else None)
+    root.addHandler(handler)
     set_level(config)
     try:
         yield
     finally:
-        for handler in handlers:
-            root.removeHandler(handler)
+        root.removeHandler(handler)
         root.setLevel(before)
 
 

@@ -200,7 +200,7 @@ class CapacityExceeded(HotseatError):
 
 
 class Unloaded(HotseatError):
-    """Somebody had the model unloaded while it was still on its way to its seat."""
+    """Somebody had the model unloaded before it had answered, or had begun to."""
 
     status = 503
     code = "unloaded"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 HISTORY_BYTES = 100 << 10  # for each source
 LINE_BYTES = 4 << 10  # a longer line is cut
@@ -89,21 +91,31 @@ async def _lines_of(queue: asyncio.Queue[str]) -> AsyncIterator[str]:
 
 
 class HubHandler(logging.Handler):
-    """Puts our own log lines into the hub."""
+    """Puts our own log lines into the hub, and shows them; each is made once."""
 
-    def __init__(self, hub: LogHub) -> None:
+    def __init__(self, hub: LogHub, shown_on: TextIO | None) -> None:
         super().__init__()
         self._hub = hub
+        self._shown_on = shown_on
+        self.setFormatter(EventFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._hub.write(PROXY, self.format(record))
+        line = self.format(record)
+        self._hub.write(PROXY, line)
+        if self._shown_on is not None:
+            with suppress(OSError):  # nobody is there to see it any more
+                self._shown_on.write(f"{line}\n")
+                self._shown_on.flush()
 
 
 class EventFormatter(logging.Formatter):
-    """`12:30:01 info swap model=painter load_s=0.61`: the event's name, then its data."""
+    """`2026-11-21T12:30:01 info swap model=painter load_s=0.61`: the event's name, then its data.
+
+    A value with spaces or quotes is a JSON string, as in logfmt.
+    """
 
     def __init__(self) -> None:
-        super().__init__(datefmt="%H:%M:%S")
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
         data = {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
@@ -119,6 +131,5 @@ class EventFormatter(logging.Formatter):
 
 def _quoted(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    if not text.isprintable():
-        return repr(text)  # on one line, whatever a client has put into it
-    return f'"{text}"' if " " in text or not text else text
+    is_plain = text and text.isprintable() and " " not in text and '"' not in text
+    return text if is_plain else json.dumps(text, ensure_ascii=not text.isprintable())

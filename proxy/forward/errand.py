@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 EVENTS = "text/event-stream"
 ERROR_STATUS = 400  # and above
+LAST_EVENT = b"data: [DONE]"  # behind it comes nothing but the end of the connection
 CLIENT_LEFT = 499  # nginx's word for it; only the log says it
 
 
@@ -41,6 +42,13 @@ class Sent:
     def is_well(self) -> bool:
         """Tell whether it was a whole and good answer."""
         return self.status < ERROR_STATUS and not self.is_cut
+
+    def note_client_left(self) -> bool:
+        """Note that the client is gone; False: with all that it waited for, as SDKs do."""
+        if self.ends.last.rstrip().endswith(LAST_EVENT):
+            return False
+        self.status = CLIENT_LEFT
+        return True
 
 
 @dataclass(slots=True)

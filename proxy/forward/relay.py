@@ -21,13 +21,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.errors import AnswerLate, HotseatError, WorkerDied, WorkerRefused
-from proxy.forward.errand import CLIENT_LEFT, ERROR_STATUS, EVENTS, Errand, break_off, cut
+from proxy.forward.errand import ERROR_STATUS, EVENTS, Errand, break_off, cut
 from proxy.forward.upstream import Upstream, end_to_end
 from proxy.seat import Lease
 from proxy.tokens import INFLATABLE, Ends
+from proxy.wishes import PRIORITY, TIMEOUT
 
-NOT_SENT_ON = ("host", "content-length", "expect")
-"""Our own hop's; the length is set anew."""
+NOT_SENT_ON = ("host", "content-length", "expect", PRIORITY.lower(), TIMEOUT.lower())
+"""Our own hop's, or for us; the length is set anew."""
 DECODED = frozenset({"br", "deflate", "gzip", "zstd"})
 """Encodings that a body loses on its way in, as aiohttp decodes it."""
 NOT_SENT_BACK = ("access-control-allow-origin", "date", "server")
@@ -144,7 +145,7 @@ class _Relay:
             await self._see_it_whole()
             await response.write_eof()
         except aiohttp.ClientConnectionResetError:
-            sent.status = CLIENT_LEFT
+            sent.note_client_left()
         except (TimeoutError, BrokenAnswer) as error:
             cut(errand, str(error) or f"the client took nothing for {errand.stall_s:g} s")
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError) as error:

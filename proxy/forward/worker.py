@@ -9,10 +9,11 @@ from contextlib import suppress
 import aiohttp
 
 from proxy.config import Timeouts
-from proxy.errors import CapacityExceeded, HotseatError, WorkerDied
+from proxy.errors import CapacityExceeded, HotseatError, ShuttingDown, Unloaded, WorkerDied
 from proxy.forward.errand import Errand
 from proxy.forward.upstream import NotSent
 from proxy.refusals import amounts
+from proxy.scheduler import Cause
 from proxy.seat import Lease, Seat
 
 REASON = "X-Hotseat-Reason"  # by which a worker says what an error of its own was about
@@ -71,12 +72,14 @@ class ToWorker:
             return self.spoke_nonsense(f"answered nonsense: {error}")
         seat = self._seat
         await self._see_it_gone()
+        if seat.order is not None:
+            return _sent_away(seat, seat.order.cause, when)
         words = seat.process.last_words()
-        if seat.order is None and seat.process.ran_out_of_memory:
+        if seat.process.ran_out_of_memory:
             self._errand.ran_out_of_memory = True
             told = _told_of_memory(self._errand.leases[-1], words)
             return CapacityExceeded(told, retry_after_s=1.0)
-        return WorkerDied(f"{self.name} went away {when}; ask again. It said: {words}")
+        return WorkerDied(f"{self.name} went away {when}; its last words: {words}")
 
     async def has_died(self) -> bool:
         with suppress(TimeoutError):
@@ -96,6 +99,17 @@ def host_for(errand: Errand, seat: Seat) -> Mapping[str, str]:
     host = errand.request.headers.get("Host")
     is_foreign = seat.settings.kind == "cmd"
     return {"Host": host} if is_foreign and host else {}
+
+
+def _sent_away(seat: Seat, cause: Cause, when: str) -> HotseatError:
+    """Make the error for a worker that was ended while it still served."""
+    match cause:
+        case Cause.SHUTDOWN:
+            return ShuttingDown(f"the server shut down {when}", retry_after_s=5.0)
+        case Cause.RELOAD:
+            return Unloaded(f"{seat.model} has another config now, and was ended {when}")
+        case _:
+            return Unloaded(f"{seat.model} was unloaded {when}")
 
 
 def _told_of_memory(lease: Lease, words: str) -> str:

@@ -237,6 +237,7 @@ class Pool:
 
     def kill(self) -> None:
         """End every process at once, whatever its grace; `shut_down` must still be called."""
+        self._feed(ShutdownAsked(self._loop.time()))
         for seat in self._seats.values():
             seat.process.kill()
 

@@ -16,8 +16,10 @@ from proxy.routes.keys import config_of
 from proxy.routes.middleware import Handler
 
 KEY = web.RequestKey("key", ApiKey)
-OPEN = frozenset({"/", "/favicon.ico", "/health", "/upstream", "/wol-health"})
-"""Nothing to be had there, and what looks whether we live holds no key."""
+OPEN = frozenset(
+    {"/", "/favicon.ico", "/health", "/healthz", "/ready", "/upstream", "/wol-health"}
+)
+"""What looks whether we live holds no key; nothing but that is told there to who has none."""
 HOW = 'send it as "Authorization: Bearer KEY" or "x-api-key: KEY"'
 
 
@@ -25,15 +27,19 @@ HOW = 'send it as "Authorization: Bearer KEY" or "x-api-key: KEY"'
 async def require_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let only who has a key pass, and note which it was. Raises Unauthorized."""
     keys = config_of(request).api_keys
-    if not keys or request.path in OPEN or request.method == "OPTIONS":
-        return await handler(request)
     offered = [key for key in _offered(request) if key]
     entry = _matching(keys, offered)
-    if entry is None:
+    if entry is not None:
+        request[KEY] = entry
+    elif keys and request.path not in OPEN and request.method != "OPTIONS":
         wrong = "the API key is not one of this server's" if offered else "this needs an API key"
         raise Unauthorized(f"{wrong}; {HOW}")
-    request[KEY] = entry
     return await handler(request)
+
+
+def is_trusted(request: web.Request) -> bool:
+    """Tell whether details are for this one: who has a key, or anybody where there are none."""
+    return KEY in request or not config_of(request).api_keys
 
 
 def priority_of_key(request: web.Request) -> int | None:

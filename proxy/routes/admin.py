@@ -10,6 +10,7 @@ from aiohttp import web
 
 from proxy.config import Config
 from proxy.errors import BadRequest
+from proxy.routes import access
 from proxy.routes.inference import find_model
 from proxy.routes.keys import POOL, RELOADER, config_of
 from proxy.routes.masks import masked, masked_text, sounds_secret
@@ -92,6 +93,8 @@ async def health(_request: web.Request) -> web.Response:
 
 async def healthz(request: web.Request) -> web.Response:
     """Answer GET /healthz: lives, what it runs, and how the last reload went."""
+    if not access.is_trusted(request):
+        return web.json_response({"ok": True})
     names = [worker.model for worker in request.app[POOL].standing.running()]
     return web.json_response({"ok": True, "running": names, "reload": _last_reload(request)})
 
@@ -103,15 +106,10 @@ async def ready(request: web.Request) -> web.Response:
     missing = sorted(pinned - loaded)
     alarms = list(request.app[POOL].standing.alarms())
     is_ready = not missing and not alarms
-    return web.json_response(
-        {
-            "ready": is_ready,
-            "waiting_for": missing,
-            "alarms": alarms,
-            "reload": _last_reload(request),
-        },
-        status=200 if is_ready else 503,
-    )
+    told: dict[str, object] = {"ready": is_ready}
+    if access.is_trusted(request):
+        told |= {"waiting_for": missing, "alarms": alarms, "reload": _last_reload(request)}
+    return web.json_response(told, status=200 if is_ready else 503)
 
 
 async def reload(request: web.Request) -> web.Response:

@@ -65,14 +65,16 @@ def place_of(config: Config, name: str) -> Place | None:
 def no_such_model(config: Config, name: str) -> ModelNotFound:
     """Make the error; it says what there is."""
     shown = name[:SHOWN_CHARACTERS]
-    near = config.near(shown) or all_names(config)
-    told = f"no model is named {shown!r}; there is: {', '.join(near)} (GET /v1/models)"
-    return ModelNotFound(told, param="model")
+    near, all_ = config.near(shown), listed_names(config)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(all_)}"
+    return ModelNotFound(f"no model is named {shown!r}; {hint} (GET /v1/models)", param="model")
 
 
-def all_names(config: Config) -> list[str]:
-    """Name everything that can be asked for, each once."""
-    return [*config.models, *config.selectors, *_peers_names(config)]
+def listed_names(config: Config) -> list[str]:
+    """Name everything that is listed, each once."""
+    own = [name for name, one in config.models.items() if not one.unlisted]
+    chosen = [name for name, one in config.selectors.items() if not one.unlisted]
+    return [*own, *chosen, *_peers_names(config)]
 
 
 def _peers_names(config: Config) -> list[str]:

@@ -12,7 +12,7 @@ from proxy.config import Config, Filters, ModelConfig
 from proxy.errors import BadRequest, HotseatError, ModelNotFound, NotFound
 from proxy.forward import Errand
 from proxy.routes import access, paths, remote
-from proxy.routes.destination import Load, Local, Place, all_names, find, no_such_model
+from proxy.routes.destination import Load, Local, Place, find, listed_names, no_such_model
 from proxy.routes.inflight import INFLIGHT
 from proxy.routes.keys import POOL, config_of
 from proxy.routes.profiles import ACTIVE
@@ -154,7 +154,7 @@ def _no_name(config: Config, request: web.Request) -> HotseatError:
 
 
 def _told_names(config: Config, what: str) -> str:
-    return f"{what}; there are: {', '.join(all_names(config))}"
+    return f"{what}; there are: {', '.join(listed_names(config))}"
 
 
 def _cannot(config: Config, model_id: str, model: ModelConfig, need: str, code: str) -> BadRequest:

@@ -118,7 +118,8 @@ class _Catalogue:
             "targets": list(selector.targets),
             "spillover": selector.settings.spillover,
         }
-        ids = [self.config.resolve(target) for target in selector.targets]
+        meant = selector.targets[:1] if selector.strategy == "pin" else selector.targets
+        ids = [self.config.resolve(target) for target in meant]
         is_loaded = any(
             self.states.get(model_id or "") in ("ready", "starting") for model_id in ids
         )

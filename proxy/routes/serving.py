@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 
 from proxy.errors import Cancelled, DeadlineExceeded, HotseatError, WorkerDied
-from proxy.forward import CLIENT_LEFT, Errand, NotSent, break_off, forward
+from proxy.forward import Errand, NotSent, break_off, forward
 from proxy.routes.activity import ACTIVITY, Act
 from proxy.routes.inflight import INFLIGHT, Flight
 from proxy.routes.keys import METRICS, POOL
@@ -44,7 +44,7 @@ async def serve(errand: Errand, run: Run | None = None) -> web.StreamResponse:
         log.info("refused", extra={"path": errand.request.path, "why": error.message})
         return await break_off(errand, error)
     except asyncio.CancelledError:
-        errand.sent.status, why = CLIENT_LEFT, "the client left"
+        why = "the client left" if errand.sent.note_client_left() else ""
         raise
     except Exception:  # a second head must never follow the one that is out
         errand.sent.status, why = HotseatError.status, "an error of the proxy's own"

@@ -128,5 +128,5 @@ def _phrases(pool: Pool, outlook: Outlook) -> Iterator[str]:
             yield f"{outlook.model} comes after {names}"
         case WaitsFor.REQUESTS:
             yield f"{outlook.model} is busy"
-    if outlook.eta_s is not None:
+    if outlook.eta_s is not None and outlook.eta_s >= 1:
         yield f"about {outlook.eta_s:.0f} s"

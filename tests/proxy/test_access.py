@@ -98,7 +98,7 @@ async def test_a_key_opens(door: aiohttp.ClientSession, headers: dict[str, str])
         {"x-api-key": "SK-FIRST"},
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/upstream/a/health", "/nowhere"])
+@pytest.mark.parametrize("path", ["/v1/models", "/running", "/upstream/a/health", "/nowhere"])
 async def test_without_a_key_nothing_is_told(
     door: aiohttp.ClientSession, headers: dict[str, str], path: str
 ) -> None:
@@ -114,7 +114,7 @@ async def test_without_a_key_nothing_is_told(
     assert "sk-first" not in await response.text()
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/favicon.ico", "/wol-health"])
+@pytest.mark.parametrize("path", ["/", "/health", "/healthz", "/ready", "/favicon.ico", "/wol-health"])
 async def test_what_is_open_to_all(door: aiohttp.ClientSession, path: str) -> None:
     """Whoever looks whether we live needs no key, and nor does a preflight."""
     async with door.get(path) as alive, door.options("/v1/models") as preflight:
