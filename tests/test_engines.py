@@ -130,6 +130,20 @@ async def test_each_engine_in_turn(config: str, tmp_path: Path) -> None:
             assert len(workers_of(os.getpid())) == 1
 
 
+async def test_a_streamed_chat_shows_its_tokens(config: str, tmp_path: Path) -> None:
+    """The list of activity has how many there were and how fast they came, though none asked."""
+    async with served(config, tmp_path) as hotseat:
+        assert await Client(hotseat.openai(), "").stream()
+
+        [entry] = (await hotseat.get("/api/metrics/activity")).body["data"]
+
+    tokens = entry["tokens"]
+    assert tokens["input_tokens"] > 0
+    assert tokens["output_tokens"] > 0
+    assert tokens["prompt_per_second"] > 0
+    assert tokens["tokens_per_second"] > 0
+
+
 async def test_what_curl_sends_is_read_as_json(config: str, tmp_path: Path) -> None:
     """`curl -d` calls its JSON a form; every engine takes it for what it is."""
     bodies = {

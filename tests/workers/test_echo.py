@@ -320,6 +320,22 @@ def foreign(options: dict[str, Any]) -> list[str]:
     return [*command, "--options", json.dumps(options)]
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_at_a_port_help_is_printed_and_nothing_served(flag: str) -> None:
+    """It tells the switches, as flags; the other help tells where to find it."""
+    at_port = subprocess.run([*foreign({}), flag], capture_output=True, text=True, check=True)
+    by_contract = subprocess.run(
+        [sys.executable, "-P", "-m", "workers.echo", flag],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "--ignore-sigterm" in at_port.stdout
+    assert "--options" in at_port.stdout
+    assert "--port N --help" in " ".join(by_contract.stdout.split())
+
+
 def test_at_a_port_a_load_without_memory_ends_the_process(card: Path) -> None:
     """A foreign engine has no status pipe: it prints why, and exits."""
     options = {"allocate": {"path": str(card), "bytes": 1001}}

@@ -1,4 +1,7 @@
-"""Say back what is heard, without any engine; for tests, demos and load tests."""
+"""Say back what is heard, without any engine; for tests, demos and load tests.
+
+With `--port N` it is a plain HTTP server; `--port N --help` tells its switches.
+"""
 
 from __future__ import annotations
 
@@ -68,20 +71,29 @@ class Echo:
 
 
 def main() -> None:
+    at_port = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    at_port.add_argument("--port", type=int, help="serve plain HTTP on 127.0.0.1 at this port")
+    port = at_port.parse_known_args()[0].port
+    if port is None:
+        serve.run(Echo())
+    asyncio.run(serve_port(_switches(at_port), port))
+
+
+def _switches(at_port: argparse.ArgumentParser) -> EchoOptions:
+    """Read the command line of a plain server, or print its help and leave."""
     parser = argparse.ArgumentParser(
-        add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+        parents=[at_port],
+        description=__doc__,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
     )
     for name, field in EchoOptions.model_fields.items():
         is_flag = field.annotation is bool
         parser.add_argument(_as_flag(name), action="store_true" if is_flag else "store")
-    parser.add_argument("--port", type=int, help="serve plain HTTP on 127.0.0.1 at this port")
     parser.add_argument("--options", type=json.loads, default={}, help="the switches, as JSON")
     switches = vars(parser.parse_known_args()[0])
-    options = switches.pop("options")
-    if "port" not in switches:
-        serve.run(Echo())
-    port = switches.pop("port")
-    asyncio.run(serve_port(EchoOptions.model_validate({**options, **switches}), port))
+    del switches["port"]
+    return EchoOptions.model_validate({**switches.pop("options"), **switches})
 
 
 def _as_flag(name: str) -> str:

@@ -7,6 +7,7 @@
 `vocabulary`            text to tokens and back
 `sampling` `vision`     logits to a token; pictures to what the model reads
 `generator` `rows`      the inference thread of a chat model; what it knows of each sequence
+`timings`               how long that thread took for an answer
 `embedder`              the inference thread of an embedding model
 `grammar` `tools`       pure: JSON schemas to grammars; tool calls in text
 `template` `text`       pure: messages to a prompt; token bytes to text, up to a stop string

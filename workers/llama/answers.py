@@ -16,6 +16,7 @@ from workers.llama.generator import Generator
 from workers.llama.rows import Finish, Generation
 from workers.llama.sampling import BadGrammar, Sampled, Sampler, Sampling
 from workers.llama.text import TextStream
+from workers.llama.timings import Work, told
 from workers.llama.vision import Item, Media
 from workers.llama.vocabulary import MOST_BYTES_PER_TOKEN, Vocabulary
 
@@ -113,6 +114,7 @@ class Answer:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
         self._choices = [Choice(n, order, tell) for n in range(len(order.samplers))]
+        self._open_choices = len(self._choices)
 
     async def __aenter__(self) -> Self:
         for choice in self._choices:
@@ -127,11 +129,10 @@ class Answer:
 
     async def events(self) -> AsyncIterator[Piece | End]:
         """Yield what comes, until every choice has ended. Raises ApiError 500, OutOfMemory."""
-        open_choices = len(self._choices)
-        while open_choices:
+        while self._open_choices:
             event = await self._events.get()
             if isinstance(event, End):
-                open_choices -= 1
+                self._open_choices -= 1
                 if event.finish in ("error", "out_of_memory"):
                     raise failure(event.finish == "out_of_memory")
             yield event
@@ -147,6 +148,26 @@ class Answer:
                 for first in range(0, len(generations), each)
             ),
         )
+
+    @property
+    def timings(self) -> dict[str, object]:
+        """Give the field `timings` for the body that tells the last end; before that, no field."""
+        if self._open_choices:
+            return {}
+        return {"timings": told(_work(choice.generation) for choice in self._choices)}
+
+
+def _work(generation: Generation) -> Work:
+    """Tell what one answer took; it must have ended, as the other thread writes until then."""
+    watch, cached = generation.watch, generation.cached_tokens
+    return Work(
+        cells(generation.prompt) - cached,
+        cached,
+        len(generation.generated),
+        watch.prompt_s,
+        watch.steps,
+        watch.steps_s,
+    )
 
 
 def failure(no_memory: bool) -> wire.ApiError:  # noqa: FBT001  # what the engine told

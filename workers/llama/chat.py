@@ -154,8 +154,8 @@ class Chat:
             }
             for number, reply in enumerate(replies)
         ]
-        head = self._head(body, "chat.completion")
-        return web.json_response({**head, "choices": choices, "usage": answer.usage().body})
+        head, usage = self._head(body, "chat.completion"), answer.usage().body
+        return web.json_response({**head, "choices": choices, "usage": usage, **answer.timings})
 
     async def _stream(
         self, request: web.Request, body: ChatBody, answer: answers.Answer, replies: list[Reply]
@@ -176,7 +176,8 @@ class Chat:
                     news, seen = reply.logprobs[seen:], len(reply.logprobs)
                     await events.send(_chunk(head, number, delta, logprobs=news))
                 if reply.finish is not None:
-                    await events.send(_chunk(head, number, {}, finish=reply.finish))
+                    end = _chunk(head, number, {}, finish=reply.finish)
+                    await events.send({**end, **answer.timings})
             if body.wants_usage:
                 await events.send({**head, "choices": [], "usage": answer.usage().body})
         return events.response

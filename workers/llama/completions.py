@@ -92,8 +92,8 @@ class Completions:
             )
             for number, finish in enumerate(finishes)
         ]
-        usage = answer.usage().body
-        return web.json_response({**self._head(body), "choices": choices, "usage": usage})
+        told = {**self._head(body), "choices": choices, "usage": answer.usage().body}
+        return web.json_response({**told, **answer.timings})
 
     async def _stream(
         self,
@@ -116,7 +116,7 @@ class Completions:
                     logprobs = self._logprobs(body, tokens, offsets[number])
                     offsets[number] += sum(len(self._name(t.token)) for t in tokens)
                     choice = _choice(number, said, logprobs, finish)
-                    await events.send({**head, "choices": [choice]})
+                    await events.send({**head, "choices": [choice], **answer.timings})
             if body.wants_usage:
                 await events.send({**head, "choices": [], "usage": answer.usage().body})
         return events.response

@@ -16,6 +16,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -145,6 +146,7 @@ class Generator:
         row.generation, row.turn = generation, next(self._turns)
         if not generation.generated:
             generation.cached_tokens = shared
+            generation.watch.begin(time.monotonic())
             self.counts["started"] += 1
 
     def _cut(self, row: Row, position: int) -> bool:
@@ -235,6 +237,7 @@ class Generator:
         pointer = llama_cpp.llama_get_logits_ith(self._context, index)
         logits = np.ctypeslib.as_array(pointer, (self._vocabulary.size,))
         sampled = generation.sampler.sample(logits, self._table)
+        generation.watch.step(time.monotonic())
         if sampled is None or self._vocabulary.is_end(sampled.token):
             self._end(row, "stop")
             return

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from workers.llama.sampling import Sampled, Sampler
+from workers.llama.timings import Stopwatch
 from workers.llama.vision import Item
 
 Finish = Literal["stop", "length", "error", "out_of_memory"]
@@ -28,6 +29,7 @@ class Generation:
     on_end: Callable[[Finish], None]
     cached_tokens: int = 0  # of the prompt, found in the cache
     generated: list[int] = field(default_factory=list)
+    watch: Stopwatch = field(default_factory=Stopwatch)
     cancelled: bool = False
 
 
