@@ -114,7 +114,9 @@ async def test_without_a_key_nothing_is_told(
     assert "sk-first" not in await response.text()
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/healthz", "/ready", "/favicon.ico", "/wol-health"])
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/healthz", "/ready", "/favicon.ico", "/wol-health"]
+)
 async def test_what_is_open_to_all(door: aiohttp.ClientSession, path: str) -> None:
     """Whoever looks whether we live needs no key, and nor does a preflight."""
     async with door.get(path) as alive, door.options("/v1/models") as preflight:
