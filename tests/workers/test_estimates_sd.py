@@ -135,3 +135,22 @@ def test_the_engine_keeps_types_of_its_own(
 
     expected = 1000 * 256 * table + 512 * 256 * linear + 256 * 4 + 8 * 3 * 16 * 2
     assert total(memory, "text encoder") == expected
+
+
+def test_an_autoencoder_for_previews_comes_on_top(tmp_path: Path) -> None:
+    """Beside a VAE, a taesd takes its place; for previews alone, it is held as well."""
+    shapes = {"decoder.layers.0.weight": (64, 16, 3, 3)}
+    taesd = sd_files.write_safetensors(tmp_path / "taesd.safetensors", shapes)
+    flux = heads.flux(tmp_path / "flux.safetensors", width=128)
+    vae = heads.kl_vae(tmp_path / "vae.safetensors")
+    options = {"diffusion_model": str(flux), "vae": str(vae), "diffusion_flash_attn": True}
+
+    plain, small, both = (
+        sd(**options),
+        sd(**options, taesd=str(taesd)),
+        sd(**options, taesd=str(taesd), preview="tae"),
+    )
+
+    weights = [total(memory, "VAE") for memory in (plain, small, both)]
+    assert weights[2] == weights[0] + weights[1]
+    assert ladder(small)[1024**2] < ladder(both)[1024**2] == ladder(plain)[1024**2]

@@ -347,7 +347,6 @@ async def test_a_lora_of_another_model_is_refused(worker: Launched) -> None:
         ("output_format", "gif"),
         ("output_compression", 101),
         ("response_format", "carrier pigeon"),
-        ("stream", True),
         ("image", "https://example.com/a.png"),
         ("image", "data:image/png;base64,AAAA"),
         ("image", data_uri(encoded(Image.new("RGB", (1000, 10))))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +17,10 @@ from workers.sd.job import Job
 from workers.sd.plan import Plan
 
 DEFAULT_QUALITY = 90
+BLACK = (
+    "a picture is all black: the numbers ran over; try keep_clip_on_cpu, diffusion_flash_attn or"
+    " another vae in swap.yaml"
+)
 _UNTOLD = ("prompt", "init", "mask", "references", "loras")
 
 
@@ -25,19 +30,22 @@ class Encoded:
 
     seed: int
     raw: bytes
+    size: tuple[int, int]
+    is_black: bool
 
 
-def encode(image: Image.Image, body: ImageBody, job: Job, seed: int) -> Encoded:
+def encode(image: Image.Image, body: ImageBody, made: Plan, seed: int) -> Encoded:
     """Encode as the request wants; a PNG also tells how it was made."""
     to = io.BytesIO()
     if body.output_format == "png":
         info = PngInfo()
-        info.add_text("parameters", parameters_text(job, seed, image.size))
+        info.add_text("parameters", parameters_text(made.job, seed, image.size))
         image.save(to, "PNG", pnginfo=info)
     else:
         quality = DEFAULT_QUALITY if body.output_compression is None else body.output_compression
         image.save(to, kind(body).upper(), quality=max(1, quality))
-    return Encoded(seed, to.getvalue())
+    is_black = image.convert("L").getextrema() == (0, 0)
+    return Encoded(seed, to.getvalue(), image.size, is_black)
 
 
 def kind(body: ImageBody) -> str:
@@ -45,22 +53,33 @@ def kind(body: ImageBody) -> str:
     return "jpeg" if body.output_format == "jpg" else body.output_format
 
 
-def answer(body: ImageBody, plan: Plan, encoded: list[Encoded]) -> dict[str, Any]:
+def answer(body: ImageBody, plan: Plan, encoded: Sequence[Encoded]) -> dict[str, Any]:
     """Make the body of an answer; never a `url` beside `b64_json`, which clients would prefer."""
     width, height = plan.answer_size
     return {
         "created": int(time.time()),
-        "data": [{**_payload(body, one.raw), "seed": one.seed} for one in encoded],
+        "data": [{**_payload(body, one), "seed": one.seed} for one in encoded],
         "output_format": kind(body),
         "size": f"{width}x{height}",
         "seed": plan.seeds[0],
         "parameters": parameters(plan.job),
+        **warnings_of(encoded),
     }
 
 
-def _payload(body: ImageBody, raw: bytes) -> dict[str, str]:
-    text = base64.b64encode(raw).decode()
-    if body.response_format == "url":
+def warnings_of(encoded: Sequence[Encoded]) -> dict[str, list[str]]:
+    """Make the field that tells of pictures which are surely not what was asked for."""
+    return {"warnings": [BLACK]} if any(one.is_black for one in encoded) else {}
+
+
+def base64_of(picture: Encoded) -> str:
+    """Write a picture as bare base64."""
+    return base64.b64encode(picture.raw).decode()
+
+
+def _payload(body: ImageBody, picture: Encoded) -> dict[str, str]:
+    text = base64_of(picture)
+    if body.response_format != "b64_json":
         return {"url": f"data:image/{kind(body)};base64,{text}"}
     return {"b64_json": text}
 

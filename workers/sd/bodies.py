@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from aiohttp.web_request import FileField
+from PIL import Image
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_core import from_json
 
 from workers import pictures, wire
+from workers.sd import extras
 
 MAX_PROMPT_CHARS = 8000
 """std::regex in the engine recurses by the character; 32 000 are the end of an 8 MB stack."""
 
 MAX_PICTURES = 16  # OpenAI's bound
+MAX_PARTIALS = 3  # likewise
+
+Size = tuple[int, int]
+Fit = Callable[[Image.Image, Size], Image.Image]
+
+
+VARIATION_STRENGTH = 0.6  # of another picture of the same
+STRENGTH_NAMES = ("strength", "denoising_strength")
+GUIDANCE_NAMES = ("guidance_scale", "guidance", "distilled_cfg_scale")
+SAMPLER_NAMES = ("sample_method", "sampler_name", "sampler", "sampler_index")
 
 
 def _picture_texts(value: Any) -> Any:
@@ -56,14 +69,15 @@ class ImageBody(wire.Body):
     """What is read of a request; nulls and empty form fields count as not given."""
 
     prompt: Text
-    n: int = Field(1, ge=1)
+    n: int = Field(1, validation_alias=AliasChoices("n", "batch_size"), ge=1)
     size: str | None = None
     width: int | None = None
     height: int | None = None
-    response_format: Literal["b64_json", "url"] = "b64_json"
+    response_format: Literal["b64_json", "url", "data_url"] = "b64_json"
     output_format: Literal["png", "jpeg", "jpg", "webp"] = "png"
     output_compression: int | None = Field(None, ge=0, le=100)
     stream: bool = False
+    partial_images: int = Field(0, ge=0, le=MAX_PARTIALS)
 
     negative_prompt: Text | None = None
     seed: int = Field(-1, ge=-1, lt=1 << 62)
@@ -72,17 +86,16 @@ class ImageBody(wire.Body):
     )
     cfg_scale: Number | None = Field(None, ge=0, le=100)
     guidance_scale: Number | None = Field(
-        None, validation_alias=AliasChoices("guidance_scale", "guidance"), ge=0, le=100
+        None, validation_alias=AliasChoices(*GUIDANCE_NAMES), ge=0, le=100
     )
-    sample_method: str | None = Field(
-        None, validation_alias=AliasChoices("sample_method", "sampler_name", "sampler")
-    )
+    sample_method: str | None = Field(None, validation_alias=AliasChoices(*SAMPLER_NAMES))
     scheduler: str | None = None
     strength: Number | None = Field(
-        None, validation_alias=AliasChoices("strength", "denoising_strength"), ge=0, le=1
+        None, validation_alias=AliasChoices(*STRENGTH_NAMES), ge=0, le=1
     )
     clip_skip: int | None = Field(None, ge=-1, le=12)
     flow_shift: Number | None = Field(None, ge=0, le=100)
+    vae_tiling: bool | None = None
     loras: Annotated[list[LoraBody], BeforeValidator(_lora_entries)] = Field(
         default_factory=list, validation_alias=AliasChoices("loras", "lora"), max_length=16
     )
@@ -96,7 +109,30 @@ class ImageBody(wire.Body):
     def _drop_what_is_not_given(cls, fields: Any) -> Any:
         if not isinstance(fields, dict):
             return fields
-        return {name: value for name, value in fields.items() if value not in (None, "")}
+        given = {name: value for name, value in fields.items() if value not in (None, "")}
+        prompt = given.get("prompt")
+        if not isinstance(prompt, str):
+            return given
+        given["prompt"], block = extras.take(prompt)
+        said = {ours for ours in block if given.keys() & _names_of(cls, ours)}
+        return {**{ours: value for ours, value in block.items() if ours not in said}, **given}
+
+
+class VariationBody(ImageBody):
+    """A request for variations of a picture, which needs no words."""
+
+    prompt: Text = ""
+    strength: Number | None = Field(
+        VARIATION_STRENGTH, validation_alias=AliasChoices(*STRENGTH_NAMES), ge=0, le=1
+    )
+
+
+def _names_of(shape: type[ImageBody], field: str) -> set[str]:
+    """List the names that a field goes by."""
+    alias = shape.model_fields[field].validation_alias if field in shape.model_fields else None
+    return (
+        {field, *(str(c) for c in alias.choices)} if isinstance(alias, AliasChoices) else {field}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +142,43 @@ class Asked:
     body: ImageBody
     images: tuple[bytes, ...]
     mask: bytes | None
+    to_mask: pictures.Convert = pictures.to_mask
+    fit: Fit | None = None  # into a size that was asked for; None: crop, and do not distort
 
 
 async def read(request: web.Request) -> Asked:
     """Read a request of either kind. Raises ApiError 400."""
-    form = request.content_type.startswith("multipart/")
-    if form:
-        return await _read_form(request)
-    return _asked(await wire.read_body(request, ImageBody), (), ())
+    asked = await _read(request, ImageBody)
+    if not asked.body.prompt.strip():
+        raise wire.bad_request("the prompt is empty", param="prompt")
+    return asked
 
 
-async def _read_form(request: web.Request) -> Asked:
+async def read_edit(request: web.Request) -> Asked:
+    """Read a request that needs a picture. Raises ApiError 400."""
+    return _with_picture(await read(request))
+
+
+async def read_variation(request: web.Request) -> Asked:
+    """Read a request for variations. Raises ApiError 400."""
+    return _with_picture(await _read(request, VariationBody))
+
+
+def _with_picture(asked: Asked) -> Asked:
+    if asked.images:
+        return asked
+    raise wire.bad_request(
+        "this needs a picture: send `image`", param="image", code="missing_field"
+    )
+
+
+async def _read(request: web.Request, shape: type[ImageBody]) -> Asked:
+    if request.content_type.startswith("multipart/"):
+        return await _read_form(request, shape)
+    return _asked(await wire.read_body(request, shape), (), ())
+
+
+async def _read_form(request: web.Request, shape: type[ImageBody]) -> Asked:
     form = await wire.read_form(request)
     fields: dict[str, Any] = {}
     files: dict[str, list[bytes]] = {"image": [], "mask": []}
@@ -129,7 +191,7 @@ async def _read_form(request: web.Request) -> Asked:
             fields.setdefault(plain, []).append(value)
         elif raw is None:
             fields[plain] = value
-    body = wire.parse_fields(fields, ImageBody)
+    body = wire.parse_fields(fields, shape)
     return _asked(body, files["image"], files["mask"])
 
 

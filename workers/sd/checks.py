@@ -59,6 +59,8 @@ def _clashes(options: SdOptions) -> Iterator[serve.Problem]:
         )
     if options.model and options.diffusion_model:
         yield serve.Problem("model", "give `model` or `diffusion_model`, not both", "bad_options")
+    if options.preview == "tae" and not options.taesd:
+        yield serve.Problem("preview", "`tae` needs a `taesd`", "bad_options")
     if options.lora_dir is not None and not Path(options.lora_dir).is_dir():
         yield serve.Problem("lora_dir", f"no such directory: {options.lora_dir}")
     yield from _unknown("sample_method", samplers.sample_method, options.defaults.sample_method)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from workers import serve
 from workers.sd import stop
-from workers.sd.job import Job
+from workers.sd.job import Job, Step
 from workers.sd.options import COMPONENTS, SdOptions
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,12 @@ log = logging.getLogger(__name__)
 LEVELS = ("debug", "info", "warning", "error")  # sd_log_level_t
 INFO, WARNING = 1, 2
 KEPT_LINES = 6
+PREVIEWS = {
+    "none": sd.Preview.PREVIEW_NONE,
+    "proj": sd.Preview.PREVIEW_PROJ,
+    "tae": sd.Preview.PREVIEW_TAE,
+}
+EVERY_STEP = 1
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SAMPLING_BEGINS, SAMPLING_ENDS = " - generating image: ", " - sampling completed"
 _NO_MEMORY = re.compile(
@@ -35,6 +41,7 @@ _NO_MEMORY = re.compile(
     r"|failed to allocate|CUBLAS_STATUS_ALLOC_FAILED|Resource temporarily unavailable",
     re.IGNORECASE,
 )
+_IN_VAE = re.compile(r"vae (?:de|en)code compute failed")
 _BAD_FILE = re.compile(r"not in model file|wrong shape|get sd version|read tensor data failed")
 
 _lib = sd._lib  # noqa: SLF001  # the binding wraps only some of the functions
@@ -54,6 +61,10 @@ class OutOfMemory(PaintFailed):
     """There was no memory for a picture of this size."""
 
 
+class VaeOutOfMemory(OutOfMemory):
+    """There was none for the VAE, which can work in tiles."""
+
+
 class Engine:
     """A loaded model, or one still to load."""
 
@@ -68,7 +79,9 @@ class Engine:
         self._sampling = False
         self._left = threading.Event()
         self._ctx: Any = None
-        self._vae_tiling = False
+        self._tell: Callable[[Step], None] = lambda _: None
+        self._newest: Image.Image | None = None
+        self._preview = sd.sd_preview_callback(self._take_preview)
         sd.sd_set_log_callback(self._log, None)
         if self._stopper is not None:
             self._stopper.ask(self._at_step)
@@ -83,8 +96,9 @@ class Engine:
 
     def load(self, options: SdOptions, flash_attn: bool, progress: serve.Progress) -> None:  # noqa: FBT001  # the family's choice
         """Load the weights. Raises serve.LoadFailed."""
-        self._vae_tiling = options.vae_tiling
         self._load_progress = progress
+        taken = self._preview if options.preview != "none" else sd.sd_preview_callback()
+        sd.sd_set_preview_callback(taken, PREVIEWS[options.preview], EVERY_STEP, True, False, None)  # noqa: FBT003  # C
         params = _context_params(options)
         params.diffusion_flash_attn = flash_attn
         self._lines.clear()
@@ -98,15 +112,19 @@ class Engine:
         self._ctx = ctypes.cast(ctx, sd.sd_ctx_t_p_ctypes)
         self._load_progress = lambda _: None
 
-    def paint(self, job: Job, seed: int, left: threading.Event) -> Image.Image:
-        """Paint one picture, RGB of the job's size. Raises PaintFailed, stop.Stopped."""
+    def paint(
+        self, job: Job, seed: int, left: threading.Event, tell: Callable[[Step], None]
+    ) -> Image.Image:
+        """Paint one picture, RGB of the job's size; `tell` hears of each step, in this thread.
+
+        Raises PaintFailed, stop.Stopped.
+        """
         if left.is_set():
             raise stop.Stopped
         keep: list[object] = []
         params = _picture_params(job, keep)
         params.seed = seed
-        params.vae_tiling_params.enabled = self._vae_tiling
-        self._left = left
+        self._left, self._tell, self._newest = left, tell, None
         self._lines.clear()
         try:
             result = self._call(_lib.generate_image, self._ctx, params)
@@ -135,11 +153,26 @@ class Engine:
         if self._ctx is None:
             self._load_progress(step / max(steps, 1))
             return False
-        if not (self._sampling and self._left.is_set()):
+        if not self._sampling:
+            return False
+        if not self._left.is_set():
+            self._tell(Step(step, steps, step_s, self._newest))
             return False
         if self._stopper is None:
             self._cannot_stop((steps - step) * step_s)
         return True
+
+    def _take_preview(
+        self,
+        _step: int,
+        count: int,
+        frames: Any,
+        _noisy: bool,  # noqa: FBT001  # C
+        _data: object,
+    ) -> None:
+        """Keep the newest preview; the frames live no longer than this call."""
+        if self._sampling and count > 0:
+            self._newest = _copied(frames[0])
 
     def _take_line(self, level: int, text: bytes, _data: object) -> None:
         """Pass on one line of the engine's log; may come from any of its threads."""
@@ -148,7 +181,7 @@ class Engine:
             self._sampling = SAMPLING_BEGINS in line
         if level >= INFO and line:
             sys.stderr.write(f"{LEVELS[min(level, 3)]}: {line}\n")  # one write, for threads
-        if level >= WARNING and line:
+        if level >= WARNING and line and line not in self._lines:
             self._lines.append(line)
 
     def _load_failure(self) -> serve.LoadFailed:
@@ -160,7 +193,9 @@ class Engine:
         return serve.LoadFailed("bad_file" if _BAD_FILE.search(told) else "engine_error", told)
 
     def _paint_failure(self, told: str) -> PaintFailed:
-        return OutOfMemory(told) if _NO_MEMORY.search(told) else PaintFailed(told)
+        if not _NO_MEMORY.search(told):
+            return PaintFailed(told)
+        return VaeOutOfMemory(told) if _IN_VAE.search(told) else OutOfMemory(told)
 
 
 def _context_params(options: SdOptions) -> Any:
@@ -177,6 +212,7 @@ def _context_params(options: SdOptions) -> Any:
         setattr(params, name, getattr(options, name))
     params.vae_decode_only = False
     params.free_params_immediately = False
+    params.tae_preview_only = options.has_preview_tae
     # the other modes leave traces of a LoRA in the weights after it is gone
     params.lora_apply_mode = sd.LoraApplyMode.LORA_APPLY_AT_RUNTIME
     if options.n_threads is not None:
@@ -193,6 +229,7 @@ def _picture_params(job: Job, keep: list[object]) -> Any:
     params.prompt = job.prompt.encode()
     params.negative_prompt = job.negative_prompt.encode()
     params.width, params.height, params.batch_count = job.width, job.height, 1
+    params.vae_tiling_params.enabled = job.vae_tiling
     params.strength = job.strength
     if job.clip_skip is not None:
         params.clip_skip = job.clip_skip
@@ -244,12 +281,14 @@ def _take_picture(result: Any) -> Image.Image:
     try:
         if not made.data:
             raise PaintFailed("the engine gave an empty picture")
-        raw = ctypes.string_at(made.data, made.width * made.height * made.channel)
-        size = (made.width, made.height)
-        image = Image.frombytes(MODES[made.channel], size, raw).convert("RGB")
+        return _copied(made)
     finally:
         _free(ctypes.cast(made.data, ctypes.c_void_p))
         _free(ctypes.cast(result, ctypes.c_void_p))
-    if image.convert("L").getextrema() == (0, 0):
-        log.warning("black_picture: try keep_clip_on_cpu, diffusion_flash_attn or another vae")
-    return image
+
+
+def _copied(made: Any) -> Image.Image:
+    """Copy a picture of the engine's, as RGB."""
+    raw = ctypes.string_at(made.data, made.width * made.height * made.channel)
+    size = (made.width, made.height)
+    return Image.frombytes(MODES[made.channel], size, raw).convert("RGB")

@@ -34,7 +34,8 @@ class Model:
 
     @property
     def vae(self) -> Header | None:
-        return self.heads.get("taesd") or self.heads.get("vae") or self.heads.get("model")
+        taesd = None if self.options.has_preview_tae else self.heads.get("taesd")
+        return taesd or self.heads.get("vae") or self.heads.get("model")
 
     def painted(self, pixels: int) -> Painted:
         """Say how a picture is painted; after one reference of its own size, where it can be."""
@@ -80,8 +81,9 @@ def _model(options: SdOptions) -> Model:
 def _files(options: SdOptions) -> Iterator[tuple[str, str]]:
     for name in ("model", *COMPONENTS):
         path = options.path_of(name)
-        # where there are two VAEs, the engine takes the small one alone
-        if path is not None and not (name == "vae" and options.taesd is not None):
+        # where there are two VAEs, the engine takes the small one alone, or both
+        is_left_out = name == "vae" and options.taesd and not options.has_preview_tae
+        if path is not None and not is_left_out:
             yield name, path
 
 
@@ -122,6 +124,12 @@ def _buffer_bytes(model: Model, stage: Stage, pixels: int) -> int:
         case "text encoder":
             return buffers.text_bytes(model.heads)
         case "diffusion model":
-            return buffers.diffusion_bytes(model.main, painted)
+            return buffers.diffusion_bytes(model.main, painted) + _preview_bytes(model, painted)
         case "VAE":
             return buffers.vae_bytes(model.vae, model.main, painted)
+
+
+def _preview_bytes(model: Model, painted: Painted) -> int:
+    """Reckon what shows a picture under way, beside the buffer of its step."""
+    taesd = model.heads.get("taesd") if model.options.preview == "tae" else None
+    return 0 if taesd is None else buffers.vae_bytes(taesd, model.main, painted)

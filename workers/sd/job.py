@@ -1,4 +1,4 @@
-"""What the engine is asked for: one picture, every number decided."""
+"""What the engine is asked for: one picture, every number decided; and what it tells meanwhile."""
 
 from __future__ import annotations
 
@@ -36,3 +36,14 @@ class Job:
     init: Image.Image | None = None  # RGB, width x height
     mask: Image.Image | None = None  # L, width x height; white is painted anew
     references: tuple[Image.Image, ...] = ()  # RGB
+    vae_tiling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a picture is."""
+
+    step: int  # of those done
+    steps: int  # fewer than were asked for where a picture is painted over
+    step_s: float  # on the average
+    preview: Image.Image | None  # RGB, an 8th of the size; rough, and the newest

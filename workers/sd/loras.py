@@ -6,6 +6,7 @@ knows by name must have its shape, others at least its widths.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from workers.sd.job import Lora
 
 SUFFIXES = (".safetensors", ".gguf")
 NAMED_AT_MOST = 20  # in an error message
+NEAR = 3  # of them first
 TAG = re.compile(r"<lora:([^<>:]{1,300})(?::(-?\d{0,4}(?:\.\d{0,6})?))?>")
 
 _PREFIX = re.compile(
@@ -86,35 +88,56 @@ def find(folder: Path | None, name: str, weight: float, model: Weights) -> Lora:
     # only names that the listing has are ever opened, so no name leads out of the folder
     file = known.get(wanted) or {Path(n).name: f for n, f in known.items()}.get(wanted)
     if file is None:
-        listed = ", ".join(list(known)[:NAMED_AT_MOST]) or "none"
-        raise wire.ApiError(
-            404,
-            f"there is no LoRA {name[:80]!r}; this model has: {listed}",
-            code="lora_not_found",
-            param="loras",
-        )
+        raise _not_found(wanted[:80], list(known))
     _hold_against(file, model)
     return Lora(wanted, str(file), weight)
 
 
+def _not_found(name: str, known: list[str]) -> wire.ApiError:
+    """Make the error that names the nearest first: there may be hundreds."""
+    near = difflib.get_close_matches(name, known, n=NEAR)
+    listed = list(dict.fromkeys([*near, *known]))[:NAMED_AT_MOST]
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    told = f"there is no LoRA {name!r}{meant}; this model has: {', '.join(listed) or 'none'}"
+    return wire.ApiError(404, told, code="lora_not_found", param="loras")
+
+
+def listing(folder: Path | None, model: Weights) -> list[dict[str, object]]:
+    """List all LoRAs of a folder as it is now, and whether each fits the model; reads heads."""
+    return [_listed(name, file, folder, model) for name, file in names(folder).items() if folder]
+
+
+def _listed(name: str, file: Path, folder: Path, model: Weights) -> dict[str, object]:
+    reason = _unfitness(file, model)
+    return {
+        "name": name,
+        "path": str(file.relative_to(folder)),
+        "fits": reason is None,
+        "reason": reason,
+    }
+
+
 def _hold_against(file: Path, model: Weights) -> None:
     """Raise ApiError 400 for a LoRA that the engine would abort on, or silently leave out."""
+    reason = _unfitness(file, model)
+    if reason is not None:
+        raise wire.bad_request(
+            f"the LoRA {file.stem!r} cannot be used with this model: {reason}",
+            param="loras",
+            code="lora_mismatch",
+        )
+
+
+def _unfitness(file: Path, model: Weights) -> str | None:
+    """Tell why a file cannot be used with the model; None: it can."""
     try:
-        pairs = _pairs(files.read(file))
-        for module, (down, up) in pairs.items():
+        for module, (down, up) in _pairs(files.read(file)).items():
             _hold_pair(module, down, up, model)
     except files.BadFile as error:
-        raise _mismatch(file, f"it {error}") from None
+        return f"it {error}"
     except Unfit as error:
-        raise _mismatch(file, str(error)) from None
-
-
-def _mismatch(file: Path, reason: str) -> wire.ApiError:
-    return wire.bad_request(
-        f"the LoRA {file.stem!r} cannot be used with this model: {reason}",
-        param="loras",
-        code="lora_mismatch",
-    )
+        return str(error)
+    return None
 
 
 def _pairs(header: Header) -> dict[str, tuple[Shape, Shape]]:

@@ -72,11 +72,17 @@ class SdOptions(serve.Options):
     diffusion_conv_direct: bool = False
     vae_conv_direct: bool = False
     vae_tiling: bool = False  # 0.4 instead of 6.7 GB for 1024x1024
+    preview: Literal["none", "proj", "tae"] = "proj"
+    """What pictures under way are shown by: a rough projection that costs next to nothing, or the
+    `taesd`, which decodes at each step; beside a `vae`, it then does nothing else."""
 
     defaults: SdDefaults = SdDefaults()
     max_pixels: int = Field(default=2048 * 2048, ge=256, le=1 << 26)
     max_steps: int = Field(default=100, ge=1, le=1000)
     max_n: int = Field(default=10, ge=1, le=100)
+    max_prompt_chars: int = Field(default=8000, ge=1, le=8000)
+    max_images: int = Field(default=16, ge=0, le=16)  # of one request, to edit or to look at
+    max_image_pixels: int = Field(default=50_000_000, ge=256, le=200_000_000)  # of each of them
     cancel_after_s: Finite = Field(default=10.0, ge=0)
     """Without a C++ compiler the engine cannot be stopped: when the client of a picture that would
     take longer than this is gone, and nobody else waits, the process is given up."""
@@ -85,6 +91,11 @@ class SdOptions(serve.Options):
         """Give the file of `model` or of one of COMPONENTS."""
         path: str | None = getattr(self, component)
         return path
+
+    @property
+    def has_preview_tae(self) -> bool:
+        """Whether the `taesd` shows previews alone, and the `vae` makes the pictures."""
+        return self.preview == "tae" and self.taesd is not None and self.vae is not None
 
     @property
     def main_file(self) -> str:

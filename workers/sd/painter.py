@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -14,13 +14,16 @@ from PIL import Image
 
 from workers import serve
 from workers.sd.engine import Engine, OutOfMemory, PaintFailed
-from workers.sd.job import Job
+from workers.sd.job import Job, Step
 from workers.sd.options import SdOptions
 
 log = logging.getLogger(__name__)
 
 GIVEN_UP = 75
 """The exit status of a process whose engine works on for nobody (EX_TEMPFAIL of sysexits.h)."""
+
+MOST_UNHEARD = 32
+"""Steps that wait for who listens slowly; previews are pictures, and would fill the memory."""
 
 
 class Painter:
@@ -47,7 +50,7 @@ class Painter:
             engine = Engine(self._cannot_stop)
             engine.load(options, flash_attn, progress)
             try:
-                engine.paint(warm_up, 0, threading.Event())
+                engine.paint(warm_up, 0, threading.Event(), lambda _: None)
             except OutOfMemory as error:
                 raise serve.LoadFailed("out_of_memory", str(error)) from error
             except PaintFailed as error:
@@ -62,20 +65,38 @@ class Painter:
         """Requests under way; pictures painted, and dropped because their client left."""
         return {"wanted": self._wanted, "painted": self._painted, "dropped": self._dropped}
 
-    async def paint(self, job: Job, seed: int) -> Image.Image:
-        """Paint in turn. Who is cancelled before has no turn; after, the engine is stopped."""
+    async def paint(self, job: Job, seed: int) -> AsyncGenerator[Step | Image.Image, None]:
+        """Paint in turn: yields the steps, and the picture at last. Close it to leave.
+
+        Who leaves before has no turn; after, the engine is stopped. Who listens slowly misses
+        steps. Raises PaintFailed.
+        """
         assert self._engine is not None, "load comes first"  # noqa: S101  # the shell's promise
-        left = threading.Event()
         loop = asyncio.get_running_loop()
+        left = threading.Event()
+        seen: asyncio.Queue[Step | None] = asyncio.Queue()
+
+        def put(step: Step) -> None:
+            if seen.qsize() < MOST_UNHEARD:
+                seen.put_nowait(step)
+
+        def tell(step: Step) -> None:
+            loop.call_soon_threadsafe(put, step)
+
+        engine = self._engine
+        painted = loop.run_in_executor(self._thread, engine.paint, job, seed, left, tell)
+        painted.add_done_callback(lambda _: seen.put_nowait(None))
         try:
-            image = await loop.run_in_executor(self._thread, self._engine.paint, job, seed, left)
-        except asyncio.CancelledError:
-            left.set()
-            self._dropped += 1
-            raise
-        else:
-            self._painted += 1
-            return image
+            while (step := await seen.get()) is not None:
+                yield step
+            image = await painted
+        finally:
+            if not painted.done():
+                left.set()
+                painted.cancel()
+                self._dropped += 1
+        self._painted += 1
+        yield image
 
     @contextmanager
     def wanted(self) -> Iterator[None]:

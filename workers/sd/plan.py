@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from workers import pictures, wire
 from workers.sd import loras, samplers
-from workers.sd.bodies import Asked, ImageBody
+from workers.sd.bodies import Asked, Fit, ImageBody, Size
 from workers.sd.families import Family
 from workers.sd.job import Job
 from workers.sd.options import SdOptions
@@ -28,9 +28,6 @@ MAX_REFERENCE_PIXELS = 1 << 20  # the engine's own bound
 MAX_REFERENCE_SIDE_PX = 2048
 SEED_BITS = 31  # what other programs can take
 _SIZE = re.compile(r"\s*(\d{1,5})\s*[xX*]\s*(\d{1,5})\s*")
-
-Size = tuple[int, int]
-Fit = Callable[[Image.Image, Size], Image.Image]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def make(asked: Asked, model: Model) -> Plan:
     """Decide every number; decodes the pictures, so call it from a thread. Raises ApiError."""
     body = asked.body
     _check_counts(body, model.options)
-    images = _decoded(asked.images)
+    images = _decoded(asked.images, model.options)
     size = _asked_size(body, model)
     answer = size or (images[0].size if images else model.rounded(model.default_size))
     if body.output_format == "webp" and max(answer) > WEBP_SIDE_PX:
@@ -94,20 +91,15 @@ def make(asked: Asked, model: Model) -> Plan:
     work = size or (_edit_size(answer, model) if images else answer)
     job = _text_job(body, model, work)
     plan = Plan(job, _seeds(body), answer)
-    # a size that was asked for may have another aspect: crop, and do not distort
-    fit = Image.Image.resize if size is None else ImageOps.fit
+    # a size that was asked for may have another aspect
+    fit = Image.Image.resize if size is None else asked.fit or ImageOps.fit
     return _with_pictures(plan, asked, images, model, fit)
 
 
 def _check_counts(body: ImageBody, options: SdOptions) -> None:
-    if body.stream:
-        raise wire.bad_request(
-            "pictures cannot be streamed yet; ask again without stream",
-            param="stream",
-            code="unsupported_value",
-        )
-    if not body.prompt.strip():
-        raise wire.bad_request("the prompt is empty", param="prompt")
+    if max(len(body.prompt), len(body.negative_prompt or "")) > options.max_prompt_chars:
+        told = f"prompts have at most {options.max_prompt_chars} characters (max_prompt_chars)"
+        raise wire.bad_request(told, param="prompt")
     if body.n > options.max_n:
         raise wire.bad_request(f"n is at most {options.max_n}", param="n")
     if body.steps is not None and body.steps > options.max_steps:
@@ -174,6 +166,7 @@ def _seeds(body: ImageBody) -> tuple[int, ...]:
 
 def _text_job(body: ImageBody, model: Model, size: Size) -> Job:
     defaults, family = model.options.defaults, model.family
+    sample_method, scheduler = samplers.split(body.sample_method)
     prompt, tagged = loras.take_tags(body.prompt)
     wanted = [*((entry.name, entry.weight) for entry in body.loras), *tagged]
     if len(wanted) > MAX_LORAS or any(abs(weight) > MAX_LORA_WEIGHT for _, weight in wanted):
@@ -195,11 +188,14 @@ def _text_job(body: ImageBody, model: Model, size: Size) -> Job:
         else _first(guidance, family.distilled_guidance),
         negative_prompt=body.negative_prompt or defaults.negative_prompt,
         sample_method=_known(
-            samplers.sample_method, body.sample_method or defaults.sample_method, "sample_method"
+            samplers.sample_method, sample_method or defaults.sample_method, "sample_method"
         ),
-        scheduler=_known(samplers.scheduler, body.scheduler or defaults.scheduler, "scheduler"),
+        scheduler=_known(
+            samplers.scheduler, body.scheduler or scheduler or defaults.scheduler, "scheduler"
+        ),
         clip_skip=body.clip_skip or defaults.clip_skip,
         flow_shift=defaults.flow_shift if body.flow_shift is None else body.flow_shift,
+        vae_tiling=model.options.vae_tiling if body.vae_tiling is None else body.vae_tiling,
         loras=tuple(loras.find(model.lora_dir, n, w, model.weights) for n, w in wanted),
     )
 
@@ -216,11 +212,14 @@ def _known(find: Callable[[str | None], str | None], name: str | None, param: st
         raise wire.bad_request(str(error), param=param) from None
 
 
-def _decoded(raws: Sequence[bytes]) -> list[Image.Image]:
+def _decoded(raws: Sequence[bytes], options: SdOptions) -> list[Image.Image]:
     """Decode the pictures of a request; only the first is kept at its full size."""
+    if len(raws) > options.max_images:
+        told = f"at most {options.max_images} pictures (max_images)"
+        raise wire.bad_request(told, param="image")
     images: list[Image.Image] = []
     for raw in raws:
-        image = pictures.decode(raw, param="image").image
+        image = pictures.decode(raw, param="image", max_pixels=options.max_image_pixels).image
         _check_aspect(image.size, "image")
         if images:
             image.thumbnail((MAX_REFERENCE_SIDE_PX, MAX_REFERENCE_SIDE_PX))
@@ -256,8 +255,10 @@ def _painted_over(plan: Plan, asked: Asked, image: Image.Image, model: Model, fi
     job = replace(plan.job, init=fit(image, work), strength=_first(asked.body.strength, whole))
     if asked.mask is None:
         return replace(plan, job=job)
-    mask = pictures.decode(asked.mask, param="mask", convert=pictures.to_mask).image
-    mask = mask.resize(image.size)
+    most = model.options.max_image_pixels
+    mask = pictures.decode(
+        asked.mask, param="mask", convert=asked.to_mask, max_pixels=most
+    ).image.resize(image.size)
     return replace(
         plan,
         job=replace(job, mask=fit(mask, work)),

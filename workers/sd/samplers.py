@@ -28,6 +28,13 @@ def scheduler(name: str | None) -> str | None:
     return _find(name, SCHEDULERS, "scheduler")
 
 
+def split(name: str | None) -> tuple[str | None, str | None]:
+    """Take `DPM++ 2M Karras`, as older programs say it, apart into both of its names."""
+    method, _, last = (name or "").strip().rpartition(" ")
+    is_both = method and _plain(last) in {_plain(known) for known in SCHEDULERS}
+    return (method, last) if is_both else (name, None)
+
+
 def _find(name: str | None, known: tuple[str, ...], what: str) -> str | None:
     if name is None or name.strip().lower() in _ENGINES_CHOICE:
         return None
