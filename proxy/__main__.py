@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import resource
+import shlex
 import signal
 import ssl
 import sys
@@ -36,7 +37,8 @@ hotseat [serve] [--config swap.yaml] [--config-dir DIR] [--listen 127.0.0.1:8080
 hotseat check [--config swap.yaml] [--config-dir DIR] [--compat] [--memory]
 hotseat import --from config.yaml [--to swap.yaml]
 hotseat --version"""
-STANDARD_CONFIG = Path("swap.yaml")
+STANDARD_CONFIG, OTHER_CONFIG = Path("swap.yaml"), Path("config.yaml")
+UNDONE = {"serve": "nothing was started", "check": "", "import": "nothing was written"}
 STANDARD_PORT, STANDARD_TLS_PORT = 8080, 8443
 
 
@@ -46,16 +48,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(_with_command(sys.argv[1:] if argv is None else argv))
     if args.command == "serve" and bool(args.tls_cert_file) != bool(args.tls_key_file):
         parser.error("--tls-cert-file and --tls-key-file go together: give both or none")
+    if args.command != "import" and not (args.config or args.config_dir):
+        args.config = _standard_config()
     command = {"serve": _serve, "check": _check, "import": _import}[args.command]
     try:
         sys.exit(asyncio.run(command(args)))
     except ConfigError as error:
-        _say(str(error))
-        _say(f"{len(error.problems)} mistake(s) in {error.path}; nothing was started")
-        if not error.is_all:
-            _say("what else there may be is seen when that is mended")
-        if passing := sum(problem.passes for problem in error.problems):
-            _say(f"llama-swap would let {passing} of them pass; with --compat they are left out")
+        _tell(error, UNDONE[args.command])
         sys.exit(1)
     except NoBudget as error:
         _say(f"{_source(args).main}: {'.'.join(error.where)}: {error}")
@@ -64,9 +63,35 @@ def main(argv: list[str] | None = None) -> None:
 
 def _with_command(words: list[str]) -> list[str]:
     """Serve where only flags are given, as llama-swap does."""
-    is_bare = words and words[0].startswith("-")
+    is_bare = not words or words[0].startswith("-")
     asks = {"-h", "--help", "-version", "--version"}
     return ["serve", *words] if is_bare and asks.isdisjoint(words) else words
+
+
+def _standard_config() -> Path:
+    """Name the file that is read when none is named."""
+    if STANDARD_CONFIG.exists() or not OTHER_CONFIG.exists():
+        return STANDARD_CONFIG
+    _say(f"{OTHER_CONFIG} is read, as there is no {STANDARD_CONFIG}")
+    return OTHER_CONFIG
+
+
+def _tell(error: ConfigError, undone: str) -> None:
+    """Say what is wrong with a file, how much of it, and what may help."""
+    for warning in error.warnings:
+        _say(f"warning: {render(error.path, warning)}")
+    _say(str(error))
+    count = len(error.problems)
+    is_read = any(problem.where or problem.line for problem in error.problems)
+    counted = f"{count} mistake(s) in {error.path}" if is_read else ""
+    if counted or undone:
+        _say("; ".join(part for part in (counted, undone) if part))
+    if is_read and not error.is_all:
+        _say("what else there may be is seen when that is mended")
+    if passing := sum(problem.passes for problem in error.problems):
+        them = "it" if count == 1 else f"{'one' if passing == 1 else passing} of them"
+        gone = "it is" if passing == 1 else "they are"
+        _say(f"llama-swap would let {them} pass; with --compat {gone} left out")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,13 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     _add(serve, "tls-key-file", type=Path, metavar="FILE")
     _add(check, "memory", action="store_true")
     moving = commands.add_parser("import", help="make a swap.yaml of a llama-swap file")
-    moving.add_argument("--from", dest="source", type=Path, required=True, metavar="FILE")
-    moving.add_argument("--to", dest="target", type=Path, metavar="FILE")
+    _add(moving, "from", dest="source", type=Path, required=True, metavar="FILE")
+    _add(moving, "to", dest="target", type=Path, metavar="FILE")
     return parser
 
 
 HELP = {
-    "config": "the config file (swap.yaml)",
+    "config": "the config file (swap.yaml, or config.yaml if only that is there)",
     "config-dir": "a directory whose .yml and .yaml files are read too, by name",
     "compat": "warn of what llama-swap would let pass, leave it out and go on",
     "listen": "where to serve (127.0.0.1:8080, or 127.0.0.1:8443 with TLS)",
@@ -102,6 +127,8 @@ HELP = {
     "tls-cert-file": "the certificate, with its chain, to serve HTTPS",
     "tls-key-file": "the certificate's key",
     "memory": "tell what each model needs, and what fits",
+    "from": "the llama-swap file, which stays as it is",
+    "to": "the file to write, which must not be there yet (without it: the output)",
 }
 
 
@@ -117,9 +144,13 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # `:8080` asks for it
 
 
+def _bracketed(host: str) -> str:
+    """Write a host as a URL has it."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _source(args: argparse.Namespace) -> Source:
-    file = args.config if args.config or args.config_dir else STANDARD_CONFIG
-    return Source(file, args.config_dir)
+    return Source(args.config, args.config_dir)
 
 
 async def _check(args: argparse.Namespace) -> int:
@@ -159,6 +190,12 @@ async def _import(args: argparse.Namespace) -> int:
             return 1
     for note in moved.notes:
         _say(note)
+    bundled = f"{moved.bundled_count} of {moved.model_count} models bundled"
+    if args.target is None:
+        _say(f"{bundled}; write it to a file with: --to swap.yaml")
+    else:
+        how = f"hotseat check --config {shlex.quote(str(args.target))}"
+        _say(f"wrote {args.target}: {bundled}; check it with: {how}")
     return 0
 
 
@@ -185,7 +222,7 @@ async def _serve(args: argparse.Namespace) -> int:
         listener = app.listen(host, port)
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
-        _say(f"cannot listen on {host}:{port}: {reason}; choose another with --listen")
+        _say(f"cannot listen on {_bracketed(host)}:{port}: {reason}; choose another with --listen")
         return 1
     rereading = Rereading(
         read=lambda: load_config(source, compat=args.compat),
@@ -195,7 +232,7 @@ async def _serve(args: argparse.Namespace) -> int:
     async with app.serving(
         loaded.config, listener, surveyed, rereading=rereading, ssl_context=tls
     ) as server:
-        url = f"{'https' if tls else 'http'}://{host}:{server.port}"
+        url = f"{'https' if tls else 'http'}://{_bracketed(host)}:{server.port}"
         count = len(loaded.config.models)
         _say(f"Hotseat serves {count} model(s) at {url}/v1  (stop: Ctrl-C)")
         await _until_stopped(server)

@@ -91,6 +91,4 @@ def _unknown_preloads(config: Config) -> Iterator[Problem]:
     for index, name in enumerate(config.hooks.on_startup.preload):
         if config.resolve(name) is None:
             where: Where = ("hooks", "on_startup", "preload", str(index))
-            near = " or ".join(config.near(name))
-            hint = f"; did you mean {near}?" if near else ""
-            yield Problem(where, f"{name!r} is no model{hint}", passes=True)
+            yield Problem(where, config.absent(name, config.names), passes=True)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt
@@ -176,9 +175,7 @@ def _model(config: Config, name: str) -> ModelName:
     """Find the model. Raises ValueError."""
     model_id = config.resolve(name)
     if model_id is None:
-        near = get_close_matches(name, config.names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"{name!r} is no model{hint}")
+        raise ValueError(config.absent(name, config.names))
     return ModelName(model_id)
 
 

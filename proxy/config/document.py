@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from proxy.config.environment import Environment, Unusable, hidden
-from proxy.config.yaml_core import PLAIN, TAGS, TEXT, StrictLoader, plain_tag
+from proxy.config.yaml_core import MERGE, PLAIN, TAGS, TEXT, StrictLoader, plain_tag
 
 Where = tuple[str, ...]
 """A path in the file: keys and indices."""
@@ -54,7 +54,8 @@ class Document:
 
     data: object = None
     places: dict[Where, Place] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)  # what stands there is not known
+    doubles: list[Problem] = field(default_factory=list)  # of which the first is what counts
     environment: dict[str, str] = field(default_factory=dict)  # the variables that were used
 
     def place_of(self, where: Where) -> Place | None:
@@ -153,11 +154,11 @@ class _Entry:
 
 
 def _note(document: Document, entry: _Entry, path: Path | None) -> None:
-    mistake = entry.mistake
     if entry.is_double:
-        mistake = f"is given twice; the first is in line {document.places[entry.where].line}"
-    if mistake is not None:
-        document.problems.append(Problem(entry.where, mistake, entry.line, path))
+        told = f"is given twice; the first is in line {document.places[entry.where].line}"
+        document.doubles.append(Problem(entry.where, told, entry.line, path))
+    if entry.mistake is not None:
+        document.problems.append(Problem(entry.where, entry.mistake, entry.line, path))
     document.places.setdefault(entry.where, Place(path, entry.line))
 
 
@@ -204,16 +205,22 @@ class _Walk:
     def _over_keys(
         self, node: yaml.MappingNode, where: Where, above: tuple[yaml.Node, ...]
     ) -> Iterator[_Entry]:
-        keys: set[str] = set()
+        firsts: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        merges: list[tuple[yaml.Node, yaml.Node]] = []
         for key, value in node.value:
             yield from self._fill(key, where)
             if key.tag in PLAIN:
                 key.tag = TEXT  # 1.50 is a name like any other
             name = str(key.value)
             inner = (*where, name)
-            yield _Entry(inner, key.start_mark.line + 1, name in keys and name != "<<")
-            keys.add(name)
+            is_merge = key.tag == MERGE
+            yield _Entry(inner, key.start_mark.line + 1, name in firsts and not is_merge)
+            if is_merge:
+                merges.append((key, value))
+            else:
+                firsts.setdefault(name, (key, value))
             yield from self.over(value, inner, above)
+        node.value = [*merges, *firsts.values()]
 
     def _fill(self, node: yaml.Node, where: Where) -> Iterator[_Entry]:
         """Put the values in; in a text without quotes, one like 8080 or true is no text."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from proxy.config.command import without_comments
 from proxy.config.document import Document, Problem, Where
 from proxy.config.environment import LIKE_A_VARIABLE, VARIABLE, released
+from proxy.config.model import KINDS
 from proxy.macros import RESERVED, UnknownMacro, expand, names_in, wrong_definition
 
 Values = Mapping[str, object]
@@ -87,7 +88,7 @@ class _Expansion:
             return entry
         own = _definitions(entry.get("macros"))
         values = self._scoped(model_id, shared, own)
-        has_port = _uses_port(entry.get("cmd"), values)
+        has_port = _is_idle(entry) or _uses_port(entry.get("cmd"), values)
         tree: dict[object, object] = {}
         for key, part in entry.items():
             late = LATE.get(str(key), frozenset())
@@ -170,6 +171,11 @@ def _told(error: UnknownMacro, raw: Values) -> str:
     if error.name not in raw:
         return str(error)
     return f"unknown macro ${{{error.name}}}: a macro may use only those that stand before it"
+
+
+def _is_idle(entry: Mapping[object, object]) -> bool:
+    """Tell whether it says nothing to run: it is told so, and not that no cmd has a port."""
+    return all(entry.get(kind) is None for kind in KINDS)
 
 
 def _uses_port(command: object, values: Values) -> bool:

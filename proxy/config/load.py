@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -23,8 +23,16 @@ from proxy.config.sources import Source
 class ConfigError(Exception):
     """The config has mistakes; `problems` are all of them, unless they hid what stands there."""
 
-    def __init__(self, path: Path, problems: Iterable[Problem], *, is_all: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        problems: Iterable[Problem],
+        *,
+        is_all: bool = True,
+        warnings: Iterable[Problem] = (),
+    ) -> None:
         self.path = path
+        self.warnings = in_order(warnings)  # what was left out, which the problems may be due to
         self.is_all = is_all
         self.problems = in_order(problems)
         super().__init__("\n".join(render(path, problem) for problem in self.problems))
@@ -62,8 +70,9 @@ def load_config(
     source = source if isinstance(source, Source) else Source(source)
     document, files = source.read(environ)
     if document.problems:
-        raise ConfigError(source.main, document.problems, is_all=False)
+        raise ConfigError(source.main, [*document.problems, *document.doubles], is_all=False)
     document, problems, notes = expanded(document)
+    problems += document.doubles
     reading = _Reading(source, files, compat=compat)
     config, document = reading.checked(document, problems)
     notes += notes_on(config, document)
@@ -78,6 +87,7 @@ class _Reading:
         self._source = source
         self._files = files
         self._compat = compat
+        self._left_out: set[str] = set()  # names of models
         self.passing: list[Problem] = []
 
     def checked(self, document: Document, problems: list[Problem]) -> tuple[Config, Document]:
@@ -90,24 +100,30 @@ class _Reading:
             if config is None and is_again and not self._compat:
                 break  # perhaps only because of what was left out
             wrong, is_again = [*first, *(document.placed(p) for p in found if not p.passes)], True
-            self._note(document, found, "; it is left out" if self._compat else "")
-            after = _without(document, _spared(found))
-            if after.data == document.data or self._would_mislead(found):
+            self._note(document, found, "; this is left out" if self._compat else "")
+            after = self._spared(document, found)
+            if after.data == document.data:
                 break
             document = after
+        if self._compat and (config is None or wrong):
+            raise ConfigError(self._source.main, wrong, warnings=self.passing)
         if config is None or wrong or (self.passing and not self._compat):
-            raise ConfigError(
-                self._source.main, wrong if wrong and self._compat else [*wrong, *self.passing]
-            )
+            raise ConfigError(self._source.main, [*wrong, *self.passing])
         return config, document
 
     def _note(self, document: Document, problems: Iterable[Problem], what_then: str) -> None:
         placed = (document.placed(p) for p in problems if p.passes)
         self.passing += [replace(p, message=p.message + what_then) for p in placed]
 
-    def _would_mislead(self, found: Iterable[Problem]) -> bool:
-        """Tell whether to leave it out would make mistakes of what names it: a whole model."""
-        return not self._compat and any(p.where[:-1] == ("models",) for p in found if p.passes)
+    def _spared(self, document: Document, found: Iterable[Problem]) -> Document:
+        """Leave out what passes; models only with `compat`, as else nobody could name them."""
+        wheres = _sparable(found)
+        models = {where[1] for where in wheres if where[:-1] == ("models",)}
+        if self._compat:
+            self._left_out |= {name for one in models for name in _names_of(document, one)}
+            return _without(document, wheres)
+        lesser = _without(document, {where for where in wheres if where[:-1] != ("models",)})
+        return _with_stand_ins(lesser, models)
 
     def _config(self, document: Document) -> tuple[Config | None, list[Problem]]:
         if not isinstance(document.data, dict):
@@ -115,13 +131,34 @@ class _Reading:
         try:
             config = Config.model_validate(document.data)
         except ValidationError as error:
-            return None, list(problems_of(error))
-        return config.placed(self._source.home, self._files), list(clashes(config))
+            return None, list(problems_of(error, document.data))
+        config.placed(self._source.home, self._files, self._left_out)
+        return config, list(clashes(config))
 
 
-def _spared(problems: Iterable[Problem]) -> set[Where]:
-    """Name what may be left out: nothing else is wrong with it."""
-    return {p.where for p in problems if p.passes} - {p.where for p in problems if not p.passes}
+def _sparable(problems: Iterable[Problem]) -> set[Where]:
+    """Name what may be left out: nothing else is wrong with it, or in it."""
+    wrong = [p.where for p in problems if not p.passes]
+    passing = {p.where for p in problems if p.passes}
+    return {one for one in passing if not any(where[: len(one)] == one for where in wrong)}
+
+
+def _names_of(document: Document, model_id: str) -> list[str]:
+    """Name a model as its entry does, sound or not."""
+    data = document.data
+    entry = data["models"][model_id] if isinstance(data, dict) else None
+    aliases = entry.get("aliases") if isinstance(entry, dict) else None
+    return [model_id, *map(str, aliases if isinstance(aliases, list) else ())]
+
+
+def _with_stand_ins(document: Document, model_ids: Collection[str]) -> Document:
+    """Let these models be such as can be named: who names them does nothing wrong."""
+    data = document.data
+    if not model_ids or not isinstance(data, dict):
+        return document
+    models = data["models"]
+    stand_ins = {one: {**(models[one] or {}), "echo": {}} for one in model_ids}
+    return replace(document, data={**data, "models": {**models, **stand_ins}})
 
 
 def _without(document: Document, wheres: Iterable[Where]) -> Document:

@@ -83,8 +83,10 @@ def merged(first: Document, second: Document) -> Document:
     """
     merge = _Merge(first, second)
     data = merge.of(first.data, second.data, ())
-    problems = [*first.problems, *second.problems, *merge.problems]
-    return Document(data, merge.places(), problems, {**first.environment, **second.environment})
+    problems = [*first.problems, *second.problems]
+    doubles = [*first.doubles, *second.doubles, *merge.problems]
+    environment = {**first.environment, **second.environment}
+    return Document(data, merge.places(), problems, doubles, environment)
 
 
 def without(document: Document, where: Where) -> Document:

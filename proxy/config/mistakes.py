@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.config.document import Problem, Where
-from proxy.config.model import ModelConfig
+from proxy.config.likeness import alike
+from proxy.config.model import KINDS, NO_KIND, ModelConfig
 from proxy.config.schema import Config
 from proxy.config.section import LONG, SHORT, Section
 
@@ -31,11 +31,24 @@ PASSING_KEYS: tuple[Where, ...] = (("logLevel",), ("logTimeFormat",))
 """Where llama-swap takes any value, and does as if there were none."""
 
 
-def problems_of(error: ValidationError) -> Iterator[Problem]:
+NOTHING_TO_RUN = f"names nothing to run; {NO_KIND}"
+
+
+def problems_of(error: ValidationError, data: Mapping[object, object]) -> Iterator[Problem]:
+    for model_id in _idle(data.get("models")):
+        yield Problem(("models", model_id), NOTHING_TO_RUN, passes=True)
     for entry in error.errors(include_url=False, include_input=False):
         where = tuple(str(part) for part in entry["loc"] if part not in NO_PLACES)
         passes = entry["type"] in PASSING_TYPES or where in PASSING_KEYS
         yield Problem(where, _told(entry, where), passes=passes)
+
+
+def _idle(models: object) -> Iterator[str]:
+    """Name the models that say nothing to run, whatever else is wrong with them."""
+    for model_id, entry in models.items() if isinstance(models, dict) else ():
+        said = entry if isinstance(entry, dict) else {}
+        if isinstance(entry, dict | None) and all(said.get(one) in (None, "") for one in KINDS):
+            yield str(model_id)
 
 
 def _told(entry: ErrorDetails, where: Where) -> str:
@@ -49,14 +62,13 @@ def _hint(where: Where) -> str:
     """Say what was meant, or where the key belongs, or else what there is."""
     section, key = _section(where), where[-1]
     known = _keys(section)
-    folded = {name.casefold(): name for name in known}
-    if key.casefold() not in folded:
+    if key.casefold() not in {name.casefold() for name in known}:
         if section is ModelConfig and key in _keys(Config):
             return "; it is a key of the whole file, not of a model"
         if section is Config and key in _keys(ModelConfig):
             return "; it is a key of a model, not of the whole file"
-    if near := get_close_matches(key.casefold(), folded, n=1):
-        return f"; did you mean {folded[near[0]]}?"
+    if near := alike(key, known):
+        return f"; did you mean {near[0]}?"
     return f"; known are: {', '.join(known)}"
 
 

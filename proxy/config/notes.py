@@ -8,6 +8,7 @@ from proxy.config.company import notes_on_company
 from proxy.config.document import Document, Problem, Where
 from proxy.config.filters import PROTECTED
 from proxy.config.schema import COMFYUI, COMFYUI_CONCURRENCY, Config
+from proxy.config.virtual import notes_on_pins
 from proxy.macros import names_in
 
 NOT_NEEDED: Mapping[str, str] = {
@@ -33,6 +34,7 @@ def notes_on(config: Config, document: Document) -> Iterator[Problem]:
     if ("upstream", "ignorePaths") in document.places and not _at(data, "upstream", "ignorePaths"):
         yield Problem(("upstream", "ignorePaths"), "is the standard list, as an empty one is")
     yield from notes_on_company(config)
+    yield from notes_on_pins(config)
     if COMFYUI in config.models:
         told = f"gets {COMFYUI_CONCURRENCY} requests at once or more, and ignoreWebsockets"
         yield Problem(("models", COMFYUI), told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,6 +17,7 @@ from proxy.config.company import (
     priorities,
     read_company,
 )
+from proxy.config.likeness import alike
 from proxy.config.memory import DeclaredMemory, DeviceKind, Gpu, GpuConfig, HostConfig
 from proxy.config.model import CONCURRENCY, ModelConfig, Patience, Scalar
 from proxy.config.section import Name, Seconds, Section
@@ -54,6 +54,10 @@ def _with_comfyui(models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
     compat = model.compat.model_copy(update={"ignore_websockets": True})
     adapted = model.model_copy(update={"concurrency_limit": limit, "compat": compat})
     return {**models, COMFYUI: adapted}
+
+
+def _near(unknown: str, names: Iterable[str]) -> list[str]:
+    return alike(unknown, dict.fromkeys(names), most=3, least=0.5)
 
 
 class Config(Section):
@@ -106,10 +110,12 @@ class Config(Section):
     store: Store = Store()
     _folder: Path = PrivateAttr(Path())
     _created: int = PrivateAttr(0)
+    _left_out: frozenset[str] = PrivateAttr(frozenset())
 
-    def placed(self, folder: Path, files: Iterable[Path]) -> Self:
-        """Note where this was read from."""
+    def placed(self, folder: Path, files: Iterable[Path], left_out: Iterable[str] = ()) -> Self:
+        """Note where this was read from, and which names went with models that were left out."""
         self._folder = folder.resolve()
+        self._left_out = frozenset(left_out)
         self._created = int(max(file.stat().st_mtime for file in files))
         return self
 
@@ -135,8 +141,14 @@ class Config(Section):
 
     def near(self, unknown: str) -> list[str]:
         """Name ids, aliases, selectors and peers' models that look like it."""
-        names = [*self.names, *self.selectors, *self.peer_models]
-        return get_close_matches(unknown, names, n=3, cutoff=0.5)
+        return _near(unknown, [*self.names, *self.selectors, *self.peer_models])
+
+    def absent(self, name: str, among: Iterable[str]) -> str:
+        """Say that nobody has the name, and who of those that fit there may be meant."""
+        if name in self._left_out:
+            return f"{name!r} is no model any more: its entry was left out"
+        near = " or ".join(_near(name, among))
+        return f"{name!r} is no model{f'; did you mean {near}?' if near else ''}"
 
     @cached_property
     def peer_models(self) -> Mapping[str, PeerModel]:

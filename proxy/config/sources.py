@@ -11,6 +11,7 @@ from proxy.config.document import Document, Problem, read_document
 from proxy.config.merge import merged
 
 SUFFIXES = (".yml", ".yaml")
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,23 @@ def _read(path: Path, environ: Mapping[str, str]) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        return _troubled(
-            path, f"cannot be read: {error.strerror}; name another file with --config"
-        )
+        told = f"cannot be read: {error.strerror}{beside(path)}; name another file with --config"
+        return _troubled(path, told)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         told = "is not UTF-8: save it in that encoding"
         return Document(problems=[Problem((), told, line, path)])
     return read_document(text, environ, path)
+
+
+def beside(path: Path) -> str:
+    """Tell which files could be meant, where this one is not."""
+    try:
+        listed = [] if path.exists() else sorted(path.parent.iterdir())
+    except OSError:
+        return ""
+    names = [one.name for one in listed if one.suffix in SUFFIXES]
+    return f"; beside it there would be {', '.join(names[:MOST_NAMED])}" if names else ""
 
 
 def _troubled(path: Path | None, told: str) -> Document:

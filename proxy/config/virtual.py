@@ -18,6 +18,7 @@ from proxy.scheduler import ModelName
 if TYPE_CHECKING:
     from proxy.config.schema import Config
 
+NO_NAME = "is nobody's name, so nothing is taken away"
 HEAD_S = 60.0
 """How long a peer may take to begin its answer, unless its `timeouts` say otherwise."""
 
@@ -169,9 +170,9 @@ def _selector_clashes(config: Config, name: str, selector: Selector) -> Iterator
         yield Problem((), f"is a model of the peer {owner!r} already")
     elif name in config.peer_models:
         yield Problem((), f"is a model of the peer {config.peer_models[name].peer_id!r} already")
-    for index, target in enumerate(selector.targets):
+    for index in range(len(selector.targets)):
         if told := _wrong_target(config, selector, index):
-            yield Problem(("targets", str(index)), f"{target!r} {told}")
+            yield Problem(("targets", str(index)), told)
     if selector.strategy == "spillover" and (lonely := _lonely(config, selector)):
         told = f"{lonely!r} cannot be seated beside all of the others, so nothing spills over"
         how = "have them in one group with `swap: false` or one set of a matrix, or set gpu.memory"
@@ -202,14 +203,15 @@ def _share_a_seat(config: Config, one: str, other: str) -> bool:
 def _wrong_target(config: Config, selector: Selector, index: int) -> str | None:
     target, model_id = selector.targets[index], config.names.get(selector.targets[index])
     if target in config.selectors:
-        return "is a selector: one cannot lead to another"
+        return f"{target!r} is a selector: one cannot lead to another"
     if model_id is None and target not in config.peer_models:
-        return _unknown(config, target)
+        return config.absent(target, [*config.names, *config.peer_models])
     if selector.strategy == "warm" and model_id is None:
-        return "is a peer's: of those nobody knows whether they are loaded; use pin or spillover"
+        told = "of those nobody knows whether they are loaded; use pin or spillover"
+        return f"{target!r} is a peer's: {told}"
     earlier = [config.names.get(one, one) for one in selector.targets[:index]]
     if selector.strategy == "spillover" and (model_id or target) in earlier:
-        return "is the same model as an earlier target"
+        return f"{target!r} is the same model as an earlier target"
     return None
 
 
@@ -221,11 +223,18 @@ def _profile_clashes(config: Config, name: str, profile: Profile) -> Iterator[Pr
         fixed = config.peer_models.get(asked)
         if fixed is not None and fixed.name == asked:
             yield Problem(where, f"is a model of the peer {fixed.peer_id!r}, which stays as it is")
-        known = (config.names, config.selectors, config.peer_models)
-        if target and not any(target in names for names in known):
-            yield Problem(where, f"{target!r} {_unknown(config, target)}")
+        known = [*config.names, *config.selectors, *config.peer_models]
+        if target and target not in known:
+            yield Problem(where, config.absent(target, known))
 
 
-def _unknown(config: Config, target: str) -> str:
-    near = config.near(target)
-    return f"is no model here; did you mean {near[0]}?" if near else "is no model here"
+def notes_on_pins(config: Config) -> Iterator[Problem]:
+    """Tell of the names that are had only while a profile is active: they may be slips."""
+    known = [*config.names, *config.selectors, *config.peer_models]
+    for profile_id, profile in config.profiles.items():
+        for name, target in profile.pins.items():
+            if name not in known:
+                told = "is a name only while this profile is active" if target else NO_NAME
+                near = " or ".join(config.near(name))
+                hint = f"; did you mean {near}?" if near else ""
+                yield Problem(("profiles", profile_id, "pins", name), f"{told}{hint}")

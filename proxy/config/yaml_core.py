@@ -36,7 +36,7 @@ def _tags(*names: str) -> frozenset[str]:
     return frozenset(f"tag:yaml.org,2002:{name}" for name in names)
 
 
-TEXT = "tag:yaml.org,2002:str"
+TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 PLAIN = _tags("null", "bool", "int", "float")
 """What a text without quotes may be instead of a text."""
 TAGS = PLAIN | _tags("str", "seq", "map", "merge")

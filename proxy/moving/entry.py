@@ -10,6 +10,7 @@ from proxy.macros import names_in
 from proxy.moving import llama, sd
 from proxy.moving.flags import NoCounterpart, Reading, Setting, Table, read
 from proxy.moving.words import Word, expand, split
+from proxy.moving.wrapped import why_kept
 
 USELESS = {
     "proxy": "a bundled worker has no port",
@@ -37,7 +38,7 @@ class Translated:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The model stays a `cmd`, though it is a call of a server that we know."""
+    """The model stays a `cmd`, though it plainly starts a server that we know."""
 
     why: str
 
@@ -57,7 +58,7 @@ _SD = _Kind("sd", sd.FLAGS, sd.finish)
 
 
 def translate(entry: Mapping[str, object], macros: Mapping[str, str]) -> Translated | Kept | None:
-    """Tell what becomes of an entry; None: its `cmd` is no call of a server that we know."""
+    """Tell what becomes of an entry; None: its `cmd` starts no server that we know."""
     command = entry.get("cmd")
     if not isinstance(command, str):
         return None
@@ -67,7 +68,8 @@ def translate(entry: Mapping[str, object], macros: Mapping[str, str]) -> Transla
         return Kept(str(error))
     kind = _kind(words)
     if kind is None:
-        return None
+        why = why_kept(words)
+        return None if why is None else Kept(why)
     try:
         _refuse(entry, kind, macros)
         reading = read(words[1:], kind.table)

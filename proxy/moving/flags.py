@@ -121,24 +121,24 @@ def switch(*settings: Setting) -> Flag:
 
 
 def granted(words: int = 0) -> Flag:
-    """Need no saying: it is so with a bundled worker, or means nothing there."""
+    """Need no saying, nor a comment: everybody has to say it, and a bundled worker nobody."""
     return Flag(words, lambda _: ())
 
 
 def left_out(words: int = 0) -> Flag:
-    """Be named in a comment: no answer of the model is another without it."""
+    """Be named in a comment: it is so with a bundled worker, or no answer is another for it."""
     return Flag(words, lambda _: (), is_left_out=True)
 
 
 def only(*values: str) -> Flag:
-    """Need no saying if the word that follows is one of these."""
+    """Be named in a comment, if the word that follows is one of these."""
 
     def becomes(word: Word) -> Sequence[Setting]:
         if word.value not in values:
             raise ValueError(f"only {' or '.join(values)} can be had")
         return ()
 
-    return Flag(1, becomes)
+    return Flag(1, becomes, is_left_out=True)
 
 
 def text(word: Word) -> Value:

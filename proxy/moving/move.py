@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from proxy.config import ConfigError, Problem
+from proxy.config.sources import beside
 from proxy.config.yaml_core import StrictLoader
 from proxy.moving import rewriting
 from proxy.moving.entry import USELESS, Kept, Translated, translate
@@ -19,8 +20,9 @@ from proxy.moving.written import Edit, Pair, Source, pairs, shared
 HEAD = "Made from {name} by `hotseat import`. What was changed is said beside it."
 DIFFERENT: Mapping[str, tuple[str, ...]] = {
     "llama": (
-        "The llama workers share n_ctx among their requests, leave <think> in the text, and serve",
-        "OpenAI's paths only: for others (/v1/messages, /infill, a page) keep the cmd.",
+        "The llama workers share n_ctx among their requests, leave <think> in the text, without",
+        "reasoning_content, and serve OpenAI's paths and /v1/rerank. All else of llama-server is",
+        "gone: its page, /slots, /v1/messages, /infill, /tokenize. For that keep the cmd.",
     ),
     "sd": ("The sd workers paint with a random seed unless a request says one.",),
 }
@@ -33,6 +35,8 @@ class Moved:
 
     text: str
     notes: tuple[str, ...]
+    model_count: int
+    bundled_count: int  # of the models
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +59,19 @@ def move(source: Path) -> Moved:
     written = Source(text)
     moved = written.with_edits(edit for model in models for edit in _edits(written, model))
     if not _reads_as(_meant(data, models), source, moved):
-        return Moved(
-            text, ("nothing was changed: the file is written in a way that is not known",)
-        )
-    return Moved(_head(source, models, written) + moved, tuple(map(_note, models)))
+        told = "nothing was changed: the file is written in a way that is not known"
+        return Moved(text, (told,), len(data["models"]), 0)
+    bundled_count = sum(isinstance(model.outcome, Translated) for model in models)
+    head, notes = _head(source, models, written), tuple(map(_note, models))
+    return Moved(head + moved, notes, len(data["models"]), bundled_count)
 
 
 def _text(source: Path) -> str:
     try:
         return source.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(source, [Problem((), f"cannot be read: {error.strerror}")]) from error
+        told = f"cannot be read: {error.strerror}{beside(source)}; name another file with --from"
+        raise ConfigError(source, [Problem((), told)]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(source, [Problem((), f"is not UTF-8: {error}")]) from error
 

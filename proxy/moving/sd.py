@@ -89,7 +89,8 @@ FLAGS: Table = dict(
         named("--clip-skip", flag=option(_default("clip_skip"), whole(1, 12, unset=("-1", "0")))),
         named("--flow-shift", flag=option(_default("flow_shift"), number(0, 100))),
         # so it is with the bundled worker
-        named("-l", "--listen-ip", "--listen-port", flag=granted(1)),
+        named("--listen-port", flag=granted(1)),
+        named("-l", "--listen-ip", flag=left_out(1)),
         named("-s", "--seed", flag=Flag(1, _random)),
         named("--rng", flag=only("cuda")),
         named("--lora-apply-mode", flag=only("auto", "at_runtime")),

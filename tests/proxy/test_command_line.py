@@ -16,6 +16,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from proxy.config.model import NO_KIND
+
 ECHO = "models: {a: {echo: {}}}\n"
 
 
@@ -63,6 +65,7 @@ async def serving(folder: Path, *words: str) -> AsyncIterator[str]:
         ("-config", "other.yaml", "-listen", "127.0.0.1:0"),
         ("--config=other.yaml", "--listen=127.0.0.1:0"),
         ("serve", "-config-dir", "conf.d", "--watch-config", "--listen", "127.0.0.1:0"),
+        ("--config", "other.yaml", "--listen", "[::1]:0"),
     ],
 )
 async def test_it_is_started_as_llama_swap_is(tmp_path: Path, words: tuple[str, ...]) -> None:
@@ -79,6 +82,41 @@ async def test_it_is_started_as_llama_swap_is(tmp_path: Path, words: tuple[str, 
         listed = await answer.json()
 
     assert [model["id"] for model in listed["data"]] == ["a"]
+
+
+async def test_without_a_word_it_serves(tmp_path: Path) -> None:
+    """It reads swap.yaml, and without one says which it looked for."""
+    code, told = await run(tmp_path)
+
+    assert code == 1
+    assert told == (
+        "swap.yaml: cannot be read: No such file or directory; name another file with --config\n"
+        "nothing was started\n"
+    )
+
+
+async def test_config_yaml_is_read_where_there_is_no_swap_yaml(tmp_path: Path) -> None:
+    """And it is said that it is."""
+    (tmp_path / "config.yaml").write_text(ECHO)
+
+    alone = await run(tmp_path, "check")
+    (tmp_path / "swap.yaml").write_text(ECHO.replace("a", "b", 1))
+    both = await run(tmp_path, "check")
+
+    assert alone[1].startswith("config.yaml is read, as there is no swap.yaml\nconfig.yaml: 1 mo")
+    assert both[1].startswith("swap.yaml: ")
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "import"])
+async def test_each_command_tells_its_flags(tmp_path: Path, command: str) -> None:
+    """Its usage begins with its name, and each flag has its words."""
+    code, told = await run(tmp_path, command, "--help", COLUMNS="200")
+
+    assert code == 0
+    assert told.startswith(f"usage: hotseat {command} [-h] ")
+    flags = re.split(r"\n  (?=-)", told)[1:]
+    assert len(flags) >= 3
+    assert all(re.search(r"(  |\n) *[a-z]+ [a-z]+", flag) for flag in flags)
 
 
 @pytest.fixture
@@ -127,7 +165,8 @@ async def test_https(tmp_path: Path, certificate: Path) -> None:
         (("--listen", "none.invalid:9"), 1, "cannot listen on none.invalid:9: "),
         (("check", "--what"), 2, "usage: hotseat [serve]"),
         (("check", "--memory=9"), 2, "usage: hotseat check [-h]"),
-        ((), 2, "usage: hotseat [serve]"),
+        (("check", "--config", "no.yaml"), 1, "; beside it there would be swap.yaml; name"),
+        (("import",), 2, "arguments are required: --from"),
     ],
 )
 async def test_what_cannot_be_done_is_said(
@@ -162,7 +201,7 @@ async def test_check_tells_what_was_understood(tmp_path: Path) -> None:
         "swap.yaml: 2 model(s), no mistakes: a, b",
         "  a  cmd run-it · any free port · stays · 10 at once · also ${env.NAME_OF_A}",
         "  b  echo · socket · unloaded after 5 s · 10 at once",
-        "warning: swap.yaml:2: models.a.aliases.0: 'b' is a model's id; it is left out",
+        "warning: swap.yaml:2: models.a.aliases.0: 'b' is a model's id; this is left out",
         "warning: swap.yaml:4: futureKey: unknown key; known are: "
         + told.partition("known are: ")[2].partition("\nnote: ")[0],
         "note: swap.yaml:2: models.a.cmd: there is no program '${env.PROGRAM}' on this machine",
@@ -223,8 +262,47 @@ async def test_check_names_the_way_out(tmp_path: Path) -> None:
     code, told = await run(tmp_path, "check", PROGRAM="x", NAME_OF_A="y")
 
     assert code == 1
-    assert "2 mistake(s) in swap.yaml; nothing was started" in told
+    assert "2 mistake(s) in swap.yaml\n" in told
     assert "llama-swap would let 2 of them pass; with --compat they are left out" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", "llama-swap would let it pass; with --compat it is left out"),
+        ("startPort: 0\n", "llama-swap would let one of them pass; with --compat it is left out"),
+    ],
+)
+async def test_one_mistake_is_not_some(tmp_path: Path, more: str, said: str) -> None:
+    """What can be left out is counted as people count; only `serve` started nothing."""
+    (tmp_path / "swap.yaml").write_text(f"{ECHO}futureKey: 1\n{more}")
+
+    _, checked = await run(tmp_path, "check")
+    _, served = await run(tmp_path, "serve")
+
+    assert said in checked.splitlines()
+    assert "nothing was started" not in checked
+    assert "mistake(s) in swap.yaml; nothing was started\n" in served
+
+
+async def test_what_was_left_out_is_told_beside_what_came_of_it(tmp_path: Path) -> None:
+    """With --compat a model that is gone makes mistakes of those that name it."""
+    (tmp_path / "swap.yaml").write_text(
+        "models:\n  a: {echo: {}}\n  b: {comand: x, aliases: [bee]}\n"
+        "groups: {g: {members: [a, b, bee]}}\n"
+    )
+
+    code, told = await run(tmp_path, "check", "--compat")
+
+    assert code == 1
+    gone = "is no model any more: its entry was left out"
+    assert told.splitlines() == [
+        f"warning: swap.yaml:3: models.b: names nothing to run; {NO_KIND}; this is left out",
+        "warning: swap.yaml:3: models.b.comand: unknown key; did you mean cmd?; this is left out",
+        f"swap.yaml:4: groups.g.members.1: 'b' {gone}",
+        f"swap.yaml:4: groups.g.members.2: 'bee' {gone}",
+        "2 mistake(s) in swap.yaml",
+    ]
 
 
 async def test_import_writes_a_file_but_not_over_another(tmp_path: Path) -> None:
@@ -232,7 +310,7 @@ async def test_import_writes_a_file_but_not_over_another(tmp_path: Path) -> None
     (tmp_path / "config.yaml").write_text(ECHO)
 
     printed = await run(tmp_path, "import", "--from", "config.yaml")
-    first = await run(tmp_path, "import", "--from", "config.yaml", "--to", "swap.yaml")
+    first = await run(tmp_path, "import", "-from", "config.yaml", "-to", "swap.yaml")
     second = await run(tmp_path, "import", "--from", "config.yaml", "--to", "swap.yaml")
 
     assert ECHO in (tmp_path / "swap.yaml").read_text()

@@ -141,6 +141,7 @@ def test_every_key_is_accepted(tmp_path: Path) -> None:
         "61: models.coder.timeouts.keepalive: changes nothing: the system looks after connections",
         "64: models.coder.timeouts.expectContinue: changes nothing: a body is sent unasked",
         "65: models.coder.timeouts.idleConn: changes nothing: idle connections have a fixed time",
+        "75: profiles.work.pins.gone: is nobody's name, so nothing is taken away",
     ]
 
 
@@ -476,6 +477,7 @@ def test_clashes_of_names(tmp_path: Path, first: str, second: str, message: str)
     assert found == [f"swap.yaml:{message}"]
 
 
+NO_TTL = "invalid TTL value -2; 0: never unloaded, -1: as globalTTL says"
 PASSING = """\
 logLevel: chatty
 logTimeFormat: iso
@@ -510,6 +512,96 @@ def test_what_names_a_model_that_is_none_is_not_told_as_well(tmp_path: Path) -> 
     assert found == [f"swap.yaml:3: models.c: names nothing to run; {NO_KIND}"]
 
 
+def test_a_model_with_nothing_to_run_is_told_whatever_else_is_wrong(tmp_path: Path) -> None:
+    """Neither a slip in its keys nor in what names others hides it, and ${PORT} is no riddle."""
+    found = mistakes(
+        "hooks: {on_startup: {preload: [bee, nobody]}}\n"
+        "models:\n"
+        "  b: {comand: 'x ${PORT}', proxy: 'http://127.0.0.1:${PORT}', aliases: [bee]}\n"
+        "  c: {name: x, ttl: -2}\n",
+        tmp_path,
+    )
+
+    assert found == [
+        "swap.yaml:3: models.b: names nothing to run; " + NO_KIND,
+        "swap.yaml:3: models.b.comand: unknown key; did you mean cmd?",
+        "swap.yaml:4: models.c: names nothing to run; " + NO_KIND,
+        f"swap.yaml:4: models.c.ttl: {NO_TTL}",
+    ]
+
+
+def test_what_is_wrong_in_a_model_that_could_be_left_out_is_told_with_compat(
+    tmp_path: Path,
+) -> None:
+    """llama-swap refuses it there too."""
+    found = mistakes("models:\n  a: {echo: {}}\n  b: {ttl: -2}\n", tmp_path, compat=True)
+
+    assert len(found) == 1
+    assert found[0].startswith("swap.yaml:3: models.b.ttl: invalid TTL value -2")
+
+
+def test_a_model_that_was_left_out_is_named_so(tmp_path: Path) -> None:
+    """By whatever still refers to it, with --compat."""
+    found = loaded(
+        "models: {a: {echo: {}}, b: {aliases: [bee]}}\nhooks: {on_startup: {preload: [bee]}}\n",
+        tmp_path,
+        compat=True,
+    )
+
+    gone = "is no model any more: its entry was left out"
+    assert told(found.warnings) == [
+        f"1: models.b: names nothing to run; {NO_KIND}; this is left out",
+        f"2: hooks.on_startup.preload.0: 'bee' {gone}; this is left out",
+    ]
+
+
+PINS = """models: {stubborn: {echo: {}}, writer: {echo: {}, aliases: [gpt-4o]}}
+profiles:
+  calm:
+    pins:
+      gpt-4: writer
+      stubbon:
+      zzz: writer
+      gpt-4o: stubborn
+"""
+
+
+def test_a_pin_of_a_name_that_nobody_has_is_noted(tmp_path: Path) -> None:
+    """It may be meant, and it may be a slip."""
+    new, none = "is a name only while this profile is active", "so nothing is taken away"
+    assert told(loaded(PINS, tmp_path).notes) == [
+        f"5: profiles.calm.pins.gpt-4: {new}; did you mean gpt-4o?",
+        f"6: profiles.calm.pins.stubbon: is nobody's name, {none}; did you mean stubborn?",
+        f"7: profiles.calm.pins.zzz: {new}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        *(("comand", "cmd"), ("command", "cmd"), ("environment", "env"), ("alias", "aliases")),
+        *(("tll", "ttl"), ("healthcheck", "healthCheckTimeout"), ("timeout", "timeouts")),
+        *(("modelName", "useModelName"), ("desc", "description"), ("ctxs", None)),
+    ],
+)
+def test_the_key_that_was_meant_is_named(tmp_path: Path, key: str, meant: str | None) -> None:
+    """Also where it was abbreviated, or drawn out."""
+    (found,) = mistakes(f"models: {{m: {{echo: {{}}, {key}: 1}}}}\n", tmp_path)
+
+    hint = f"did you mean {meant}?" if meant else "known are: llama, sd, "
+    assert f"models.m.{key}: unknown key; {hint}" in found
+
+
+@pytest.mark.parametrize("pattern", ["", "[]", r"['.*\.(js|css)$']"])
+def test_a_long_path_is_soon_looked_at(tmp_path: Path, pattern: str) -> None:
+    """A pattern that begins with anything is not tried from each place to the end."""
+    upstream = f"upstream: {{ignorePaths: {pattern}}}\n" if pattern else ""
+    config = load(f"{upstream}models: {{m: {{echo: {{}}}}}}\n", tmp_path)
+
+    assert not any(config.ignored_at_upstream("." * 8000) for _ in range(200))
+    assert config.ignored_at_upstream("/ui/a.css")
+
+
 def test_with_compat_it_is_left_out(tmp_path: Path) -> None:
     """With a warning for each; what is sound is served."""
     found = loaded(PASSING, tmp_path, compat=True)
@@ -521,7 +613,7 @@ def test_with_compat_it_is_left_out(tmp_path: Path) -> None:
         *("models.b.timeouts.conect", "models.c", "models.d"),
     ]
     assert told(found.warnings)[8] == (
-        "11: models.a.TTL: unknown key; did you mean ttl?; it is left out"
+        "11: models.a.TTL: unknown key; did you mean ttl?; this is left out"
     )
     assert list(config.models) == ["a", "b"]
     assert config.models["a"].aliases == ("x", "y", "z")
@@ -564,18 +656,36 @@ def test_what_was_understood_is_told(every: Config) -> None:
     text = understood(every)
 
     assert text.splitlines() == [
-        (
-            "  coder    cmd llama-server · port from 10001 · unloaded after 60 s · 20 at once"
-            " · also gpt-4o, coder-latest, coder:high · called qwen/coder"
-            " · strips temperature, top_k · sets temperature, chat_template_kwargs.thinking"
-            " · env CUDA_VISIBLE_DEVICES, KEY · preloaded · unlisted"
-        ),
-        (
-            "  painter  cmd sd-server · port from 10001 · unloaded after 300 s · 10 at once"
-            " · strips seed"
-        ),
+        "  coder    cmd llama-server · port from 10001 · unloaded after 60 s · 20 at once",
+        "           also gpt-4o, coder-latest, coder:high · called qwen/coder",
+        "           strips temperature, top_k · sets temperature, chat_template_kwargs.thinking",
+        "           as coder:high sets reasoning_effort · env CUDA_VISIBLE_DEVICES, KEY",
+        "           healthCheckTimeout 500 s · cmdStop docker · unloadTimeout 3 s · preloaded",
+        "           unlisted",
+        "  painter  cmd sd-server · port from 10001 · unloaded after 300 s · 10 at once",
+        "           strips seed · healthCheckTimeout 60 s · unloadTimeout 5 s · sendLoadingState",
         "  group both: coder, painter (exclusive)",
         "  selector any: warm of coder, painter",
         "  profile work: gpt-4o → painter, gone → nothing",
         "  peer far: big at https://example.com/api",
+    ]
+
+
+def test_what_is_not_as_usual_is_told_too(tmp_path: Path) -> None:
+    """Where it serves and sits, how it is asked and stopped; the usual takes no words."""
+    config = load(
+        "routes: [/v2, /tokenize]\n"
+        "models:\n"
+        "  a: {cmd: 'x ${PORT}', proxy: 'http://me:hush@[::1]:${PORT}/v1', checkEndpoint: none}\n"
+        "  b: {echo: {}, memory: {gpu: 6GiB, host: 0}, gpu: 1}\n"
+        "  c: {echo: {}, memory: 310MiB, device: cpu}\n",
+        tmp_path,
+    )
+
+    assert understood(config).splitlines() == [
+        "  a  cmd x · any free port · http://[::1]:${PORT}/v1 · stays · 10 at once",
+        "     checkEndpoint none",
+        "  b  echo · socket · stays · 10 at once · on gpu 1 · memory 6.0 GiB gpu, 0 B host",
+        "  c  echo · socket · stays · 10 at once · on cpu · memory 310 MiB host",
+        "  routes /v2, /tokenize",
     ]

@@ -107,6 +107,27 @@ def test_what_is_often_wrong_gets_a_hint(tmp_path: Path, text: str, line: int, h
     assert found[0].endswith(f"; {hint}")
 
 
+def test_a_key_that_is_given_twice_hides_no_other_mistake(tmp_path: Path) -> None:
+    """The first value is what counts, also behind a merge, and for what names it."""
+    found = mistakes(
+        "x-base: &base {ttl: 4}\n"
+        "modelz: 1\n"
+        "models:\n"
+        "  a: {echo: {}, aliases: [n]}\n"
+        "  a: {echo: {}, ttll: 5}\n"
+        "  b: {<<: *base, echo: {}, ttl: 5, ttl: -2}\n"
+        "  c: {echo: {}, aliases: [n]}\n",
+        tmp_path,
+    )
+
+    assert [line.removeprefix("swap.yaml:") for line in found] == [
+        "2: modelz: unknown key; did you mean models?",
+        "5: models.a: is given twice; the first is in line 4",
+        "6: models.b.ttl: is given twice; the first is in line 6",
+        "7: models.c.aliases.0: 'n' is an alias of 'a' already",
+    ]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_another_encoding_is_told_with_its_line(tmp_path: Path, encoding: str) -> None:
     """Where the first byte is that cannot be read."""

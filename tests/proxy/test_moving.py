@@ -231,8 +231,9 @@ def test_what_has_no_counterpart_keeps_the_model_as_it_is(
     "command",
     [
         "vllm serve m --port ${PORT}",
-        "docker run --rm image llama-server -m m",
-        "env A=b llama-server -m m",
+        "docker run --rm vllm/vllm-openai:latest --model m",
+        "sh -c 'exec my-llama-server -m m'",
+        "env A=b sd -m m.safetensors -p 'a cat'",
         "sd -m m.safetensors -p 'a cat'",
         "my-llama-server -m m",
         "${unknown} -m m",
@@ -242,6 +243,44 @@ def test_what_has_no_counterpart_keeps_the_model_as_it_is(
 def test_any_other_command_is_not_looked_at(command: str) -> None:
     """Only a program of the right name is a call that we know."""
     assert translate({"cmd": command}, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("docker run --rm image llama-server -m m", "docker runs llama-server in a container"),
+        (
+            "podman run -p ${PORT}:8080 ghcr.io/ggml-org/llama.cpp:server-cuda -m m",
+            "podman runs llama-server in a container",
+        ),
+        ("env A=b llama-server -m m", "it sets variables before llama-server"),
+        ("A=hush-hush /opt/llama-server -m m", "it sets variables before llama-server"),
+        ("bash -c 'cd /x; exec /opt/llama-server -m m'", "bash starts llama-server"),
+        ("sh -c 'sd --listen-port ${PORT} -m m'", "sh starts sd"),
+        ("taskset -c 0 numactl -N 0 llama-server -m m", "taskset starts llama-server"),
+        ("nice -n 5 sd-server -m m", "nice starts sd-server"),
+        ("${wrapper} llama-server -m m", "run-it.sh starts llama-server"),
+    ],
+)
+def test_a_server_that_another_program_starts_stays_and_it_is_said_why(
+    command: str, why: str
+) -> None:
+    """Whoever starts it may have reasons that no option can say."""
+    outcome = translate({"cmd": command}, {"wrapper": "/opt/run-it.sh --fast"})
+
+    assert isinstance(outcome, Kept)
+    assert outcome.why.startswith(why)
+    assert "hush" not in outcome.why
+
+
+def test_every_flag_that_goes_is_named() -> None:
+    """Also one that a bundled worker has by itself; but for the port, which it has not."""
+    flags = "--host 0.0.0.0 --port ${PORT} --jinja -cb --reasoning-format none --no-webui -c 5"
+
+    outcome = translate({"cmd": f"llama-server -m m {flags}"}, {})
+
+    assert isinstance(outcome, Translated)
+    assert outcome.left_out == ["--host", "--jinja", "-cb", "--reasoning-format", "--no-webui"]
 
 
 def test_sd_with_a_port_is_a_server() -> None:
@@ -392,6 +431,9 @@ def test_a_whole_file_keeps_what_is_not_translated(tmp_path: Path) -> None:
 
     head, _, rest = result.text.partition("\n\n")
     assert all(line.startswith("# ") for line in head.splitlines())
+    gone = ("reasoning_content", "page", "/slots", "/v1/messages", "/infill", "/tokenize")
+    assert all(one in head for one in gone)
+    assert (result.bundled_count, result.model_count) == (3, 5)
     assert rest == MOVED
     assert result.notes == (
         "qwen: llama, instead of a cmd",
@@ -527,7 +569,7 @@ def test_however_it_is_written_it_means_the_same(models: str, tmp_path: Path) ->
         assert entry.get("ttl") == was.get("ttl")
         assert entry.get("gpu") == (0 if "CUDA" in str(was.get("env")) else None)
     assert [line for line in models.splitlines() if line.startswith("#")] == [
-        line for line in result.text.splitlines()[4:] if line.startswith("#")
+        line for line in result.text.splitlines()[5:] if line.startswith("#")
     ]
 
 
@@ -625,8 +667,12 @@ def test_what_is_no_such_file_is_told(text: str, tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     """So is a folder."""
-    with pytest.raises(ConfigError, match="cannot be read"):
+    (tmp_path / "config.yml").touch()
+
+    with pytest.raises(ConfigError, match=r"cannot be read: No such file.* there would be config"):
         move(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory; name another"):
+        move(tmp_path)
 
 
 def hotseat(*words: str) -> subprocess.CompletedProcess[str]:
@@ -646,7 +692,23 @@ def test_the_command_writes_a_file_or_to_its_output(tmp_path: Path) -> None:
     assert printed.stdout == target.read_text() == moved(FILE, tmp_path).text
     assert (printed.returncode, written.returncode, written.stdout) == (0, 0, "")
     assert "moe: stays a cmd: -ot has no counterpart" in printed.stderr
-    assert printed.stderr == written.stderr
+    told, _, end = written.stderr.rstrip().rpartition("\n")
+    how = f"check it with: hotseat check --config {target}"
+    assert end == f"wrote {target}: 3 of 5 models bundled; {how}"
+    assert printed.stderr.startswith(told)
+    assert "3 of 5 models bundled; write it to a file with: --to" in printed.stderr
+
+
+def test_a_source_that_is_not_there_is_told_plainly(tmp_path: Path) -> None:
+    """It is no mistake in a file; one dash is as good as two."""
+    told = hotseat("import", "-from", str(tmp_path / "none.yaml"), "-to", str(tmp_path / "x"))
+
+    assert told.returncode == 1
+    assert [line.partition(": ")[2] for line in told.stderr.splitlines()] == [
+        "cannot be read: No such file or directory; name another file with --from",
+        "",
+    ]
+    assert told.stderr.endswith("\nnothing was written\n")
 
 
 def test_the_command_overwrites_nothing(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_what_was_learned_of_a_picture_is_in_the_ladder(check: Check) -> None:
 def test_a_command_that_says_nothing_gets_all_there_is(check: Check) -> None:
     """There is no number to tell, and nobody is said to fit beside it."""
     printed = check(
-        "gpu: {memory: 8GiB}\nmodels: {a: {cmd: serve}, b: {echo: " + holds(GIB) + "}}"
+        "gpu: {memory: 8GiB}\nmodels: {a: {cmd: 'serve ${PORT}'}, b: {echo: " + holds(GIB) + "}}"
     )
     block = printed.models["a"]
 
