@@ -175,7 +175,7 @@ async def serving(
         launcher = Launcher(folder, hub, shows_lines=config.log_to_stdout in ("upstream", "both"))
         async with Pool(setup, launcher, swaps=swaps, metrics=metrics) as pool:
             reloader = Reloader(pool, rereading, partial(_next_setup, pool), set_level)
-            face = application(pool, hub, swaps, metrics)
+            face = application(pool, hub, swaps, metrics, folder.path / "answers")
             face[RELOADER] = reloader
             async with _listening(face, listener, ssl_context) as runner:
                 pool.begin()

@@ -12,7 +12,7 @@ from proxy.errors import BadRequest
 from proxy.units import duration_s
 
 PRIORITY, TIMEOUT = "X-Priority", "X-Request-Timeout"
-STRIPPED = ("keep_alive", "priority")
+STRIPPED = ("keep_alive", "priority", "on_disconnect")
 """Fields of a body that are for us: a worker would not know them, or take them for its own."""
 
 WORDS: Mapping[str, int] = {"high": 5, "normal": 0, "low": -5}

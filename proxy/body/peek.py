@@ -13,7 +13,7 @@ from proxy.errors import BadRequest
 
 PICTURE_PARTS = frozenset({"image_url", "input_image", "image"})
 MAX_SIDE = 1 << 20  # of a picture, in pixels: more is no size
-FIELDS = ("model", "stream", "size", "width", "height")
+FIELDS = ("model", "stream", "size", "width", "height", "response_format", "on_disconnect")
 """Read of forms; JSON tells more."""
 FIELD_BYTES = 1 << 10
 _SIZE = re.compile(r"\s*([0-9]{1,7})\s*[xX]\s*([0-9]{1,7})\s*")
@@ -30,6 +30,9 @@ class Peek:
     keep_alive: str | float | None = None  # as given
     priority: str | int | None = None  # as given
     pixels: int | None = None  # of the picture that is asked for; None: it does not say
+    checkpoint: str | None = None  # AUTOMATIC1111's other way to name a model
+    response_format: str | None = None
+    on_disconnect: str | None = None  # as given
 
 
 class _Part(BaseModel):
@@ -54,6 +57,9 @@ class _Document(BaseModel):
     size: object = None
     width: object = None
     height: object = None
+    override_settings: object = None
+    response_format: object = None
+    on_disconnect: object = None
 
 
 def peek_json(raw: bytes) -> Peek:
@@ -75,6 +81,9 @@ def peek_json(raw: bytes) -> Peek:
         keep_alive=_keep_alive(document.keep_alive),
         priority=_priority(document.priority),
         pixels=pixels_of(document.size, document.width, document.height),
+        checkpoint=_checkpoint(document.override_settings),
+        response_format=_text(document.response_format),
+        on_disconnect=None if document.on_disconnect is None else str(document.on_disconnect),
     )
 
 
@@ -84,6 +93,8 @@ def peek_texts(texts: Mapping[str, str]) -> Peek:
         texts.get("model") or None,
         is_stream=texts.get("stream", "").strip().lower() in ("true", "1"),
         pixels=pixels_of(texts.get("size"), texts.get("width"), texts.get("height")),
+        response_format=texts.get("response_format"),
+        on_disconnect=texts.get("on_disconnect") or None,
     )
 
 
@@ -102,6 +113,14 @@ def _side(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 1 <= value <= MAX_SIDE else None
+
+
+def _checkpoint(settings: object) -> str | None:
+    return _text(settings.get("sd_model_checkpoint")) if isinstance(settings, dict) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _keep_alive(value: object) -> str | float | None:

@@ -2,6 +2,7 @@
 
 ==========  =======================================================================
 `errand`    a request on its way, and what came of it
+`outlet`    where its answer goes
 `upstream`  what is to be known of who answers
 `worker`    a worker of ours as one
 `peer`      another server as one
@@ -11,7 +12,16 @@
 
 from aiohttp import web
 
-from proxy.forward.errand import CLIENT_LEFT, EVENTS, Errand, Sent, break_off, cut
+from proxy.forward.errand import (
+    CLIENT_LEFT,
+    ERROR_STATUS,
+    EVENTS,
+    Errand,
+    Sent,
+    break_off,
+    cut,
+)
+from proxy.forward.outlet import Outlet, ToClient
 from proxy.forward.peer import ToPeer
 from proxy.forward.relay import NOT_SENT_ON, relay
 from proxy.forward.upstream import HOP_BY_HOP, KEYS, NotSent, end_to_end
@@ -20,13 +30,16 @@ from proxy.seat import Seat
 
 __all__ = [
     "CLIENT_LEFT",
+    "ERROR_STATUS",
     "EVENTS",
     "HOP_BY_HOP",
     "KEYS",
     "NOT_SENT_ON",
     "Errand",
     "NotSent",
+    "Outlet",
     "Sent",
+    "ToClient",
     "ToPeer",
     "break_off",
     "cut",

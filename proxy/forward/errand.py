@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
-import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from proxy.body import Body
 from proxy.config import Config
 from proxy.errors import HotseatError
+from proxy.forward.outlet import Outlet, ToClient
+from proxy.scheduler import TicketId
 from proxy.seat import Lease
 from proxy.tokens import Ends
 from proxy.wishes import Wish
@@ -62,6 +63,9 @@ class Errand:
     config: Config  # under which it came; a reload may have made another since
     wish: Wish = field(default_factory=Wish)
     withheld: tuple[str, ...] = ()  # headers that are for us alone
+    marks: Mapping[str, str] = field(default_factory=dict)  # told to who answers, and who asked
+    outlet: Outlet = field(default_factory=ToClient)
+    ticket: TicketId | None = None  # its place in the queue, or the one that it had
     leases: list[Lease] = field(default_factory=list)
     sent: Sent = field(default_factory=Sent)
     response: web.StreamResponse | None = None  # once its head is out
@@ -93,13 +97,6 @@ async def break_off(errand: Errand, error: HotseatError) -> web.StreamResponse:
 
 def cut(errand: Errand, why: str) -> None:
     """End a broken answer so that it looks broken."""
-    request = errand.request
     errand.sent.is_cut = True
-    log.warning("answer_cut", extra={"path": request.path, "why": why})
-    transport = request.transport
-    if transport is None:
-        return
-    if request.version < HttpVersion11:  # it ends with the connection: only RST tells
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+    log.warning("answer_cut", extra={"path": errand.request.path, "why": why})
+    errand.outlet.cut(errand.request)

@@ -114,6 +114,7 @@ def _headers(errand: Errand, upstream: Upstream) -> CIMultiDict[str]:
     if errand.body.size:
         headers["Content-Length"] = str(errand.body.size)
     headers.update(upstream.own_headers)
+    headers.update(errand.marks)
     return headers
 
 
@@ -173,9 +174,8 @@ class _Relay:
         if _is_events(self.answer):
             headers["X-Accel-Buffering"] = "no"
         headers.update(_waiting_told(self.errand.leases))
-        response = web.StreamResponse(
-            status=self.answer.status, reason=self.answer.reason, headers=headers
-        )
+        headers.update(self.errand.marks)
+        response = self.errand.outlet.begin(self.answer.status, self.answer.reason, headers)
         self.errand.response = response
         try:
             await response.prepare(self.errand.request)

@@ -12,6 +12,7 @@ from aiohttp import web
 from proxy.config import ApiKey
 from proxy.errors import Unauthorized
 from proxy.forward import KEYS
+from proxy.routes import paths
 from proxy.routes.keys import config_of
 from proxy.routes.middleware import Handler
 
@@ -31,10 +32,16 @@ async def require_key(request: web.Request, handler: Handler) -> web.StreamRespo
     entry = _matching(keys, offered)
     if entry is not None:
         request[KEY] = entry
-    elif keys and request.path not in OPEN and request.method != "OPTIONS":
+    elif keys and not _is_open(request):
         wrong = "the API key is not one of this server's" if offered else "this needs an API key"
         raise Unauthorized(f"{wrong}; {HOW}")
     return await handler(request)
+
+
+def _is_open(request: web.Request) -> bool:
+    """Tell whether no key is needed: for probes, preflights, and links that are secrets."""
+    is_link = request.path.startswith(paths.RESULTS)
+    return is_link or request.path in OPEN or request.method == "OPTIONS"
 
 
 def is_trusted(request: web.Request) -> bool:

@@ -12,12 +12,10 @@ from aiohttp import web
 
 from proxy.config import Config
 from proxy.logs import PROXY, UPSTREAM
-from proxy.routes import inflight, profiles
-from proxy.routes.feed import Feed, Listener, News
+from proxy.routes import inflight, jobs, profiles
+from proxy.routes.feed import FEED, Listener, News
 from proxy.routes.inflight import INFLIGHT
 from proxy.routes.keys import CONFIG, HUB, POOL
-
-FEED = web.AppKey("feed", Feed)
 
 MODELS, LOG, UI = "modelStatus", "logData", "uiConfig"
 BYTES_EACH_S = 0.25
@@ -88,6 +86,7 @@ class _Teller:
         self._listener.take()  # it is all told here
         yield from self._changes()
         yield inflight.KIND, self._inflight.snapshot(_now())
+        yield from self._jobs()
 
     def _news(self) -> Iterator[News]:
         listener = self._listener
@@ -97,7 +96,12 @@ class _Teller:
         if listener.has_lost:
             listener.has_lost = False
             yield inflight.KIND, self._inflight.snapshot(_now())
+            yield from self._jobs()
         yield from self._growth()
+
+    def _jobs(self) -> Iterator[News]:
+        if told := jobs.listed(self._request.app):
+            yield jobs.KIND, {"operation": "snapshot", "jobs": told}
 
     @property
     def _now(self) -> Config:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from aiohttp import web
+
 NEWS = 1024  # for each listener; a slower one loses the oldest
 
 News = tuple[str, object]
@@ -65,3 +67,6 @@ class Feed:
         for listener in self._listeners:
             listener.is_over = True
             listener.wake.set()
+
+
+FEED = web.AppKey("feed", Feed)

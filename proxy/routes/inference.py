@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from functools import partial
 
 from aiohttp import web
@@ -12,21 +13,22 @@ from proxy.config import Config, Filters, ModelConfig
 from proxy.errors import BadRequest, HotseatError, ModelNotFound, NotFound
 from proxy.forward import Errand
 from proxy.routes import access, paths, remote
+from proxy.routes.checkpoint import CHECKPOINT
 from proxy.routes.destination import Load, Local, Place, find, listed_names, no_such_model
 from proxy.routes.inflight import INFLIGHT
 from proxy.routes.keys import POOL, config_of
+from proxy.routes.painting import paint
 from proxy.routes.profiles import ACTIVE
-from proxy.routes.serving import serve
+from proxy.routes.serving import Run, serve
 from proxy.wishes import STRIPPED, wish_of
 
 
 async def dispatch(request: web.Request) -> web.StreamResponse:
     """Serve a request by the model that it names: a POST in its body, a GET in its query."""
     config = config_of(request)
-    with await _read(request, config) as body:
-        name = body.peek.model
-        if not name:
-            raise _no_name(config, request)
+    with ExitStack() as held:
+        body = held.enter_context(await _read(request, config))
+        name = _name(request, config, body.peek)
         pins = request.app[ACTIVE].pins(config)
         place = find(config, name, pins, partial(_look, request))
         path = paths.upstream_path(target(request))
@@ -36,14 +38,19 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
         body.edit(edit)
         if edit.model is not None and request.method != "POST":
             path = renamed_in(path, edit.model)
+        if request.method == "POST" and paths.is_painted(request.path):
+            return await paint(errand_for(request, place, path, body), _run_of(place), held)
         return await send(request, place, path, body)
 
 
 async def send(request: web.Request, place: Place, path: str, body: Body) -> web.StreamResponse:
     """Let whoever has the place answer the request at this path. Raises BadRequest."""
-    errand = errand_for(request, place, path, body)
-    run = None if isinstance(place, Local) else partial(remote.ask, model=place)
-    return await serve(errand, run)
+    return await serve(errand_for(request, place, path, body), _run_of(place))
+
+
+def _run_of(place: Place) -> Run | None:
+    """Tell how who has the place is asked; None: as a worker of ours."""
+    return None if isinstance(place, Local) else partial(remote.ask, model=place)
 
 
 def errand_for(request: web.Request, place: Place, path: str, body: Body) -> Errand:
@@ -68,10 +75,10 @@ def edit_for(config: Config, place: Place, peek: Peek) -> Edit:
         filters, asked, told = model.filters, place.asked, model.use_model_name or place.asked
     else:
         filters, asked, told = config.peers[place.peer_id].filters, place.model, place.model
-    ours = STRIPPED if peek.keep_alive is not None or peek.priority is not None else ()
+    has_ours = not (peek.keep_alive is peek.priority is peek.on_disconnect is None)
     return Edit(
         told if told != peek.model else None,
-        (*ours, *filters.strip_params),
+        (*(STRIPPED if has_ours else ()), *filters.strip_params),
         (*filters.set_params.items(), *_params_by_id(filters, asked)),
     )
 
@@ -143,6 +150,17 @@ def _look(request: web.Request) -> Load:
 def _no_path(request: web.Request) -> NotFound:
     told = "nor is there a body that names the model to ask"
     return NotFound(f"no such path: {request.method} {request.path}, {told}")
+
+
+def _name(request: web.Request, config: Config, peek: Peek) -> str:
+    """Tell which model is asked for. Raises BadRequest or NotFound where none is."""
+    if peek.model:
+        return peek.model
+    if paths.has_checkpoint(request.path):
+        name = peek.checkpoint or request.app[CHECKPOINT].name(config)
+        if name is not None:
+            return name
+    raise _no_name(config, request)
 
 
 def _no_name(config: Config, request: web.Request) -> HotseatError:

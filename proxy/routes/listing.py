@@ -10,6 +10,7 @@ from aiohttp import web
 from proxy.config import Config, Modalities, ModelConfig, PeerModel, Selector
 from proxy.routes.destination import Local, Place, exact, no_such_model, place_of
 from proxy.routes.keys import POOL, config_of
+from proxy.routes.loras import loras_of
 from proxy.routes.profiles import ACTIVE
 
 UNDECLARED = ("chat", "completions")
@@ -28,8 +29,15 @@ async def list_models(request: web.Request) -> web.Response:
 
 
 async def tell_model(request: web.Request) -> web.Response:
-    """Answer GET /v1/models/{id}, by any name that leads to a model."""
-    return web.json_response(_catalogue(request).told(request.match_info["id"]))
+    """Answer GET /v1/models/{id}, by any name that leads to a model; with LoRAs, if it has any."""
+    name, config = request.match_info["id"], config_of(request)
+    told = _catalogue(request).told(name)
+    place = exact(config, name, request.app[ACTIVE].pins(config))
+    if isinstance(place, Local) and (
+        loras := await loras_of(config, config.models[place.model_id])
+    ):
+        told["loras"] = loras
+    return web.json_response(told)
 
 
 def _catalogue(request: web.Request) -> _Catalogue:

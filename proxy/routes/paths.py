@@ -22,6 +22,7 @@ NEEDS: Final[Mapping[str, str]] = {
     "/reranking": "rerank",
     "/images/generations": "image_generation",
     "/images/edits": "image_edit",
+    "/images/variations": "image_edit",
     "/images/descriptions": "describe",
     "/sdapi/v1/txt2img": "image_generation",
     "/sdapi/v1/img2img": "image_edit",
@@ -36,13 +37,22 @@ BUNDLED: Final = frozenset(
         "/rerank",
         "/images/generations",
         "/images/edits",
+        "/images/variations",
         "/images/descriptions",
+        "/sdapi/v1/txt2img",
+        "/sdapi/v1/img2img",
     }
 )
 """All that our own workers serve, without /v1: to be asked elsewhere is not worth a swap."""
 
+PAINTED: Final = frozenset(path for path, need in NEEDS.items() if need.startswith("image_"))
+"""Where pictures are made: that takes long, so each request is a job that can be asked about."""
+
+RESULTS: Final = "/v1/images/results/"
+"""Below it, pictures are open to all: who was given the name of one was given the picture."""
+
 PREFIXES: Final = ("/v1/", "/v/", "/sdapi/")
-ASKED: Final = ("/v1/audio/voices", "/sdapi/v1/loras", "/props")
+ASKED: Final = ("/v1/audio/voices", "/props")
 """GETs whose query names the model."""
 
 _SPOKEN = ("/audio/speech", "/audio/voices", "/audio/transcriptions")
@@ -82,6 +92,16 @@ def need_of(path: str) -> str | None:
     return NEEDS.get(plain(path))
 
 
+def is_painted(path: str) -> bool:
+    """Tell whether pictures are made at the path."""
+    return plain(path) in PAINTED
+
+
+def has_checkpoint(path: str) -> bool:
+    """Tell whether the path is one of AUTOMATIC1111's, where the model may be left to us."""
+    return path in NEEDS and path.startswith("/sdapi/")
+
+
 def is_bundled(path: str) -> bool:
     """Tell whether a worker of ours may know the path."""
     return plain(path) in BUNDLED
@@ -93,6 +113,13 @@ def plain(path: str) -> str:
         if path.startswith(prefix):
             return path[len(prefix) - 1 :]
     return path
+
+
+def without(target: str, name: str) -> str:
+    """Leave a field of its query out of a request's target; the others stay as they came."""
+    path, _, query = target.partition("?")
+    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] != name)
+    return f"{path}?{kept}" if kept else path
 
 
 def upstream_path(target: str) -> str:

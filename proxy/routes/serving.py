@@ -90,6 +90,7 @@ async def attempt_twice(errand: Errand, carry: Carry = forward) -> web.StreamRes
 async def _attempt(errand: Errand, carry: Carry) -> web.StreamResponse:
     pool = errand.request.app[POOL]
     with pool.ask(errand.model_id, errand.wish) as ticket:
+        errand.ticket = ticket.id
         lease = await take_turn(errand, ticket)
         errand.leases.append(lease)
         try:

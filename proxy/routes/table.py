@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from aiohttp import web
 
 from proxy.errors import BadRequest, NotFound
@@ -9,12 +11,14 @@ from proxy.logs import LogHub
 from proxy.metrics import Metrics
 from proxy.pool import Pool
 from proxy.routes import (
+    a1111,
     access,
     activity,
     admin,
     events,
     inference,
     inflight,
+    jobs,
     listing,
     logs,
     middleware,
@@ -22,16 +26,20 @@ from proxy.routes import (
     profiles,
     remote,
     reports,
+    results,
     system,
     upstream,
 )
-from proxy.routes.feed import Feed
+from proxy.routes.checkpoint import CHECKPOINT, Checkpoint
+from proxy.routes.feed import FEED, Feed
 from proxy.routes.keys import CONFIG, HUB, METRICS, POOL, SWAPS, config_of
 from proxy.swaps import SwapLog
 
 
-def application(pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics) -> web.Application:
-    """Make the application that serves the pool's models."""
+def application(
+    pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics, folder: Path
+) -> web.Application:
+    """Make the application that serves the pool's models; answers are kept in `folder`."""
     app = web.Application(
         middlewares=[
             middleware.preflight,
@@ -43,13 +51,14 @@ def application(pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics) -> we
     )
     feed = Feed()
     app[CONFIG], app[POOL], app[HUB] = (lambda: pool.config), pool, hub
-    app[SWAPS], app[METRICS], app[events.FEED] = swaps, metrics, feed
+    app[SWAPS], app[METRICS], app[FEED] = swaps, metrics, feed
     app[inflight.INFLIGHT] = inflight.Inflight(feed)
     app[activity.ACTIVITY] = activity.Activity(feed)
+    app[CHECKPOINT] = Checkpoint()
     app[profiles.ACTIVE] = profiles.ActiveProfile(feed)
     app.on_response_prepare.append(middleware.allow_any_origin)
     app.on_shutdown.append(events.let_go)
-    app.cleanup_ctx.extend([remote.opened, system.looking])
+    app.cleanup_ctx.extend([remote.opened, system.looking, jobs.kept_in(folder, feed)])
     app.add_routes(
         [
             *(web.post(path, inference.dispatch) for path in paths.POSTED),
@@ -57,6 +66,8 @@ def application(pool: Pool, hub: LogHub, swaps: SwapLog, metrics: Metrics) -> we
             *LISTS,
             *WORKERS,
             *REPORTS,
+            *PICTURES,
+            *A1111,
             *SELF,
         ]
     )
@@ -100,6 +111,29 @@ REPORTS = [
     web.get("/logs", logs.history),
     web.get("/logs/stream", logs.stream, allow_head=False),
     web.get("/logs/stream/{id:.+}", logs.stream, allow_head=False),
+]
+PICTURES = [
+    web.get("/api/jobs", jobs.list_jobs),
+    web.get("/api/jobs/{id}", jobs.tell_job),
+    web.delete("/api/jobs/{id}", jobs.drop_job),
+    web.get("/api/jobs/{id}/events", jobs.follow_job, allow_head=False),
+    web.get("/api/jobs/{id}/result", results.tell_result),
+    web.post("/api/jobs/{id}/cancel", jobs.cancel_job),
+    web.get(paths.RESULTS + "{name}", results.tell_picture),
+]
+A1111 = [
+    web.get("/sdapi/v1/options", a1111.tell_options),
+    web.post("/sdapi/v1/options", a1111.set_options),
+    web.get("/sdapi/v1/sd-models", a1111.list_checkpoints),
+    web.get("/sdapi/v1/samplers", a1111.list_samplers),
+    web.get("/sdapi/v1/schedulers", a1111.list_schedulers),
+    web.get("/sdapi/v1/upscalers", a1111.list_upscalers),
+    web.get("/sdapi/v1/latent-upscale-modes", a1111.list_nothing),
+    web.get("/sdapi/v1/sd-vae", a1111.list_nothing),
+    web.get("/sdapi/v1/loras", a1111.list_loras),
+    web.get("/sdapi/v1/progress", a1111.tell_progress),
+    web.post("/sdapi/v1/interrupt", a1111.interrupt),
+    web.post("/sdapi/v1/png-info", a1111.tell_png_info),
 ]
 SELF = [
     web.get("/", system.tell_self),

@@ -12,18 +12,19 @@ import time
 from collections.abc import Iterator
 
 import aiohttp
-from aiohttp import web
 
 from proxy.config import Config
 from proxy.forward import EVENTS, Errand, cut
 from proxy.pool import Pool, Ticket
 from proxy.routes import paths
 from proxy.routes.keys import POOL
-from proxy.scheduler import Outlook, WaitsFor
+from proxy.scheduler import Outlook, TicketId, WaitsFor
 from proxy.seat import Lease
 
 STREAMED = frozenset({"/chat/completions", "/completions"})
 """Where `stream: true` is answered by an event stream, whatever the worker is."""
+PAINTED = frozenset({"/images/generations", "/images/edits", "/images/variations"})
+"""Likewise, where the worker is our own; others answer with JSON, whatever is asked."""
 CHAT = "/chat/completions"
 
 
@@ -45,12 +46,14 @@ async def take_turn(errand: Errand, ticket: Ticket) -> Lease:
 
 def _is_told(errand: Errand, config: Config) -> bool:
     path = paths.plain(errand.request.path)
-    return errand.body.peek.is_stream and path in STREAMED and config.waiting_notes > 0
+    paints = config.models[errand.model_id].kind == "sd" and path in PAINTED
+    is_sure = path in STREAMED or paints
+    return errand.body.peek.is_stream and is_sure and config.waiting_notes > 0
 
 
 async def _open(errand: Errand) -> None:
     headers = {"Content-Type": EVENTS, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    errand.response = web.StreamResponse(headers=headers)
+    errand.response = errand.outlet.begin(200, None, {**headers, **errand.marks})
     try:
         await errand.response.prepare(errand.request)
     except aiohttp.ClientConnectionResetError:
@@ -74,7 +77,7 @@ class _Notes:
         self._began = time.monotonic()
 
     async def send(self) -> None:
-        text = describe(self._pool, self._ticket)
+        text = describe(self._pool, self._ticket.id)
         await self._write(f": {text}\n\n")
         if self._shows and text != self._shown:
             self._shown = text
@@ -106,9 +109,9 @@ class _Notes:
             raise asyncio.CancelledError from None
 
 
-def describe(pool: Pool, ticket: Ticket) -> str:
+def describe(pool: Pool, ticket: TicketId) -> str:
     """Say how things stand for a waiting ticket: `queue 2, flux loading 43 %, about 6 s`."""
-    outlook = pool.standing.outlook(ticket.id)
+    outlook = pool.standing.outlook(ticket)
     return ", ".join(_phrases(pool, outlook)) if outlook is not None else "next"
 
 

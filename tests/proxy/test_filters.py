@@ -66,7 +66,7 @@ async def test_a_urlencoded_form_names_its_model(hotseat: Hotseat) -> None:
     assert other.body == renamed.replace(b"short", b"the+name%2Fof+it")
 
 
-@pytest.mark.parametrize("path", ["/props", "/v1/audio/voices", "/sdapi/v1/loras"])
+@pytest.mark.parametrize("path", ["/props", "/v1/audio/voices"])
 async def test_a_get_names_its_model_in_its_query(hotseat: Hotseat, path: str) -> None:
     """Every other part of the query stays as it was, and a missing name is told."""
     query = "a=%20b&model=org%2Fplain&c"

@@ -22,6 +22,7 @@ class Misbehave(wire.Body):
     says: str | None = None  # a line on stdout, when it is heard
     out_of_memory: bool = False  # answer as an engine that had no memory for this request
     allocate_bytes: NonNegativeInt = 0  # hold so much more while it is served
+    progress: dict[str, JsonValue] | None = None  # what /progress tells of a picture meanwhile
 
     @property
     def last_token(self) -> int | None:
@@ -45,6 +46,12 @@ class TextBody(AnyBody):
 
     def heard(self) -> str:
         return str(self.messages[-1].get("content")) if self.messages else self.prompt
+
+
+class PictureBody(AnyBody):
+    """What is read of a request for a picture."""
+
+    response_format: str | None = None
 
 
 class EmbeddingsBody(AnyBody):

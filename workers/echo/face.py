@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
+from pydantic import JsonValue
 
 from workers import wire
-from workers.echo.bodies import AnyBody, EmbeddingsBody, Misbehave, TextBody
+from workers.echo.bodies import EmbeddingsBody, Misbehave, PictureBody, TextBody
 from workers.echo.conduct import paced
 from workers.echo.held import Held, NoMemory
 from workers.echo.loading import say
@@ -34,6 +35,7 @@ class Face:
         self._only_tells = options.tells
         self._held = held
         self._turns = asyncio.Semaphore(options.at_once)
+        self._progress: dict[str | None, dict[str, JsonValue]] = {}  # by job
         self._counts = {"started": 0, "finished": 0, "cancelled": 0}
 
     def routes(self) -> Sequence[web.RouteDef]:
@@ -45,6 +47,7 @@ class Face:
             *wire.with_and_without_v1("/embeddings", self._embed),
             *wire.with_and_without_v1("/images/generations", self._paint),
             *wire.with_and_without_v1("/images/edits", self._paint),
+            web.get("/progress", self._tell_progress),
             web.get("/counts", self._tell_counts),
             *self._mirror.routes(),
         ]
@@ -111,11 +114,28 @@ class Face:
         """Answer with a pixel; only a JSON body is read for switches."""
         raw = await request.read()
         is_json = request.content_type == "application/json"
-        echo = wire.parse_body(raw, AnyBody).echo if is_json else Misbehave()
-        async with self._serving(echo):
-            await _work(echo)
-            told = {"created": 0, "data": [{"b64_json": PIXEL_PNG}], "received_bytes": len(raw)}
-            return web.json_response(told | {"system_fingerprint": FINGERPRINT})
+        body = wire.parse_body(raw, PictureBody) if is_json else PictureBody()
+        async with self._serving(body.echo):
+            with self._progressing(request.headers.get("X-Hotseat-Job"), body.echo):
+                await _work(body.echo)
+            is_url = body.response_format in ("url", "data_url")
+            data = {"url": f"data:image/png;base64,{PIXEL_PNG}"}
+            told = {"created": 0, "data": [data if is_url else {"b64_json": PIXEL_PNG}]}
+            return web.json_response(
+                told | {"received_bytes": len(raw), "system_fingerprint": FINGERPRINT}
+            )
+
+    @contextmanager
+    def _progressing(self, job: str | None, echo: Misbehave) -> Iterator[None]:
+        if job is not None and echo.progress is not None:
+            self._progress[job] = {**echo.progress, "id": job}
+        try:
+            yield
+        finally:
+            self._progress.pop(job, None)
+
+    async def _tell_progress(self, _request: web.Request) -> web.Response:
+        return web.json_response({"jobs": list(self._progress.values())})
 
     async def _tell_counts(self, _request: web.Request) -> web.Response:
         return web.json_response(self._counts)

@@ -1,0 +1,405 @@
+"""Requests for pictures as jobs: asked about, left alone, cancelled, fetched afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from proxy.jobs import KeptAnswer, Shelf, jobs
+from proxy.rundir.folder import home
+from tests.proxy.served import Answer, Gate, Hotseat, served
+
+CONFIG = "models: {a: {concurrencyLimit: 1, echo: {}}}"
+GENERATE = "/v1/images/generations"
+PROGRESS = {"step": 3, "steps": 4, "image": 1, "images": 2, "eta_s": 1.5, "preview": "aGk="}
+
+
+def body(gate: Gate | None = None, **more: Any) -> dict[str, Any]:
+    """Make a request for a picture; it waits at the gate."""
+    echo = {**more.pop("echo", {}), **({"gate": str(gate.path)} if gate else {})}
+    return {"model": "a", "prompt": "x", "echo": echo, **more}
+
+
+async def later(hotseat: Hotseat, **more: Any) -> Answer:
+    """Ask for a picture, and do not wait for it."""
+    return await hotseat.post(f"{GENERATE}?async=1", json=body(**more))
+
+
+async def followed(hotseat: Hotseat, job_id: str) -> list[Mapping[str, Any]]:
+    """Read the events of a job to their end."""
+    async with hotseat.session.get(f"/api/jobs/{job_id}/events") as response:
+        raw = await response.text()
+    frames = [frame for frame in raw.split("\n\n") if frame.startswith("event:")]
+    told = [json.loads(frame.split("data: ", 1)[1]) for frame in frames]
+    assert [one["status"] for one in told] == [frame.split()[1] for frame in frames]
+    return told
+
+
+async def until(hotseat: Hotseat, path: str, fits: Callable[[Any], bool]) -> Any:
+    """Ask until the answer fits; each question is a round trip, not a pause."""
+    while not fits(answer := (await hotseat.get(path)).body):
+        pass
+    return answer
+
+
+async def test_a_job_is_accepted_followed_and_fetched(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """At once comes its name, at the end the answer that a patient client would have had."""
+    held = gate()
+    async with served(CONFIG, tmp_path) as hotseat, asyncio.TaskGroup() as tasks:
+        accepted = await later(hotseat, gate=held)
+        job_id = accepted.body["id"]
+        await held.reached()
+        early = await hotseat.get(f"/api/jobs/{job_id}/result")
+        following = tasks.create_task(followed(hotseat, job_id))
+        held.open()
+        told = await following
+        result = await hotseat.get(f"/api/jobs/{job_id}/result")
+        plain = await hotseat.post(GENERATE, json=body())
+        listed = (await hotseat.get("/api/jobs")).body["jobs"]
+
+    assert (accepted.status, accepted.headers["Location"]) == (202, f"/api/jobs/{job_id}")
+    assert (early.status, early.body["status"]) == (202, "running")
+    assert told[-1]["status"] == "done"
+    assert told[-1]["result"] == f"/api/jobs/{job_id}/result"
+    assert (result.status, result.body["data"]) == (200, plain.body["data"])
+    assert result.headers["X-Hotseat-Job"] == job_id != plain.headers["X-Hotseat-Job"]
+    assert [job["id"] for job in listed] == [job_id]
+
+
+async def test_a_job_tells_its_place_in_the_queue(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """And moves up."""
+    first, second = gate(), gate()
+    async with served(CONFIG, tmp_path) as hotseat:
+        ids = [(await later(hotseat, gate=one)).body["id"] for one in (first, second)]
+        await first.reached()
+        waiting = (await hotseat.get(f"/api/jobs/{ids[1]}")).body
+        first.open()
+        await second.reached()
+        running = (await hotseat.get(f"/api/jobs/{ids[1]}")).body
+        second.open()
+        await followed(hotseat, ids[1])
+
+    assert (waiting["status"], waiting["position"]) == ("queued", 1)
+    assert "queue 1, a is busy" in waiting["waits"]
+    assert (running["status"], running["position"], running["waits"]) == ("running", None, None)
+
+
+async def test_a_worker_says_how_far_it_is(tmp_path: Path, gate: Callable[[], Gate]) -> None:
+    """To who asks, and to who listens; the preview only to who asks for this job."""
+    held = gate()
+    async with served(CONFIG, tmp_path) as hotseat, hotseat.session.get("/api/events") as events:
+        accepted = await later(hotseat, gate=held, echo={"progress": PROGRESS})
+        await held.reached()
+        told = (await hotseat.get(f"/api/jobs/{accepted.body['id']}")).body
+        heard = await heard_of_progress(events)
+        held.open()
+        events.close()
+
+    numbers = {name: PROGRESS[name] for name in ("step", "steps", "image", "images", "eta_s")}
+    assert (told["progress"], told["preview"], told["eta_s"]) == (numbers, "aGk=", 1.5)
+    assert heard["job"]["progress"] == numbers
+    assert "preview" not in heard["job"]
+
+
+async def heard_of_progress(events: aiohttp.ClientResponse) -> Mapping[str, Any]:
+    async for line in events.content:
+        if line.startswith(b"data:"):
+            event = json.loads(line.removeprefix(b"data:"))
+            data = json.loads(event["data"])
+            if event["type"] == "job" and data["job"]["progress"]:
+                return data
+    raise AssertionError("nothing was heard of it")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_job_is_cancelled(tmp_path: Path, gate: Callable[[], Gate], which: int) -> None:
+    """The one that runs, and the one that waits; the result says so."""
+    held = gate()
+    async with served(CONFIG, tmp_path) as hotseat:
+        ids = [(await later(hotseat, gate=held)).body["id"] for _ in range(2)]
+        await held.reached()
+        job_id = ids[which]
+        await hotseat.post(f"/api/jobs/{job_id}/cancel")
+        told = await followed(hotseat, job_id)
+        result = await hotseat.get(f"/api/jobs/{job_id}/result")
+        held.open()
+
+    assert told[-1]["status"] == "cancelled"
+    assert (result.status, result.error["code"]) == (499, "cancelled")
+
+
+async def test_what_is_over_can_be_thrown_away(tmp_path: Path) -> None:
+    """And nothing is left of it."""
+    async with served(CONFIG, tmp_path) as hotseat:
+        job_id = (await later(hotseat)).body["id"]
+        await followed(hotseat, job_id)
+        dropped = await hotseat.session.delete(f"/api/jobs/{job_id}")
+        gone = [await hotseat.get(f"/api/jobs/{job_id}{rest}") for rest in ("", "/result")]
+
+    assert dropped.status == 200
+    assert [(one.status, one.error["code"]) for one in gone] == [(404, "job_not_found")] * 2
+
+
+async def test_a_failed_job_keeps_its_error(tmp_path: Path) -> None:
+    """With the status that it would have had."""
+    async with served(CONFIG, tmp_path) as hotseat:
+        crashed = (await later(hotseat, echo={"die_after": 0})).body["id"]
+        refused = (await later(hotseat, echo={"status": 400})).body["id"]
+        told = [(await followed(hotseat, one))[-1] for one in (crashed, refused)]
+        results = [await hotseat.get(one["result"]) for one in told]
+
+    assert [one["status"] for one in told] == ["failed", "failed"]
+    assert [one["http_status"] for one in told] == [502, 400]
+    assert [one.error["code"] for one in results] == ["worker_died", "told"]
+    assert "went away" in told[0]["error"]
+
+
+async def test_who_says_so_may_leave(tmp_path: Path, gate: Callable[[], Gate]) -> None:
+    """`on_disconnect: finish` keeps the job and its result; by his own name he finds it again."""
+    held = gate()
+    headers = {"X-Hotseat-Job": "mine-1"}
+    async with served(CONFIG, tmp_path) as hotseat, asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(
+            hotseat.post(GENERATE, json=body(held, on_disconnect="finish"), headers=headers)
+        )
+        await held.reached()
+        asking.cancel()
+        await asyncio.wait({asking})
+        held.open()
+        told = await followed(hotseat, "mine-1")
+        result = await hotseat.get("/api/jobs/mine-1/result")
+        again = await hotseat.post(GENERATE, json=body(), headers=headers)
+
+    assert told[-1]["status"] == "done"
+    assert result.body["data"][0]["b64_json"]
+    assert (again.status, again.error["code"]) == (400, "job_exists")
+
+
+async def test_who_says_nothing_takes_his_job_with_him(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """The worker is told, and nobody asks about the job any more."""
+    held = gate()
+    async with served(CONFIG, tmp_path) as hotseat, asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(
+            hotseat.post(GENERATE, json=body(held), headers={"X-Hotseat-Job": "mine"})
+        )
+        await held.reached()
+        there = await hotseat.get("/api/jobs/mine")
+        asking.cancel()
+        await until(hotseat, "/api/jobs", lambda told: not told["jobs"])
+        counts = await until(hotseat, "/upstream/a/counts", lambda told: told["cancelled"] == 1)
+        held.open()
+
+    assert there.body["status"] == "running"
+    assert counts["finished"] == 0
+
+
+async def test_who_stays_gets_the_answer_of_a_job_that_need_not_end_with_him(
+    tmp_path: Path,
+) -> None:
+    """As if it were any other."""
+    async with served(CONFIG, tmp_path) as hotseat:
+        plain = await hotseat.post(GENERATE, json=body())
+        kept = await hotseat.post(GENERATE, json=body(on_disconnect="finish"))
+        failed = await hotseat.post(
+            GENERATE, json=body(on_disconnect="finish", echo={"status": 503})
+        )
+
+    assert kept.status == 200
+    assert kept.body["data"] == plain.body["data"]
+    assert (failed.status, failed.error["code"]) == (503, "told")
+
+
+async def test_pictures_are_served_to_who_wants_links(tmp_path: Path) -> None:
+    """For a while, and without a key; a data: URL on request, and base64 if nothing is said."""
+    config = f"{{apiKeys: [sesame], {CONFIG}}}"
+    async with served(config, tmp_path) as hotseat:
+        key = {"Authorization": "Bearer sesame"}
+        answers = {
+            kind: await hotseat.post(GENERATE, json=body(response_format=kind), headers=key)
+            for kind in ("url", "data_url", "b64_json")
+        }
+        [linked], [inline], [plain] = (answers[kind].body["data"] for kind in answers)
+        async with hotseat.session.get(linked["url"]) as response:
+            picture = await response.read()
+        lost = await hotseat.get("/v1/images/results/no.png")
+        jobs = await hotseat.get(
+            "/api/jobs",
+        )
+        accepted = await hotseat.post(
+            f"{GENERATE}?async=1", json=body(response_format="url"), headers=key
+        )
+        stranger = await hotseat.get(f"/v1/images/results/{accepted.body['id']}")
+
+    assert linked.keys() == {"url"}
+    assert linked["url"].startswith(f"{hotseat.url}/v1/images/results/")
+    assert (response.status, response.content_type) == (200, "image/png")
+    assert picture == base64.b64decode(plain["b64_json"])
+    assert inline["url"] == f"data:image/png;base64,{plain['b64_json']}"
+    assert (lost.status, lost.error["code"]) == (404, "picture_not_found")
+    assert (jobs.status, stranger.status) == (401, 404)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "headers", "param"),
+    [
+        (f"{GENERATE}?async=perhaps", {}, {}, "async"),
+        (GENERATE, {"on_disconnect": "stay"}, {}, "on_disconnect"),
+        (GENERATE, {}, {"X-Hotseat-Job": "a/b"}, "X-Hotseat-Job"),
+    ],
+)
+async def test_odd_wishes_are_refused(
+    tmp_path: Path, path: str, sent: dict[str, str], headers: dict[str, str], param: str
+) -> None:
+    """By name."""
+    async with served(CONFIG, tmp_path) as hotseat:
+        answer = await hotseat.post(path, json=body(**sent), headers=headers)
+
+    assert (answer.status, answer.error["param"]) == (400, param)
+
+
+async def test_the_worker_hears_the_name_and_nothing_that_is_ours(tmp_path: Path) -> None:
+    """Neither `async` nor `on_disconnect` reach it."""
+    async with served(CONFIG, tmp_path) as hotseat:
+        told = await hotseat.post(
+            "/v1/images/variations?x=1&async=0&y",
+            json=body(on_disconnect="cancel"),
+            headers={"X-Hotseat-Job": "mine"},
+        )
+
+    assert told.body["path"] == "/v1/images/variations?x=1&y"
+    assert ["X-Hotseat-Job", "mine"] in told.body["headers"]
+    assert b"on_disconnect" not in base64.b64decode(told.body["body"])
+
+
+async def test_a_picture_can_be_asked_about_without_its_bytes(tmp_path: Path) -> None:
+    """HEAD tells its size."""
+    async with served(CONFIG, tmp_path) as hotseat:
+        answer = await hotseat.post(GENERATE, json=body(response_format="url"))
+        url = answer.body["data"][0]["url"]
+        async with hotseat.session.get(url) as response:
+            picture = await response.read()
+        async with hotseat.session.head(url) as response:
+            rest = await response.read()
+
+    assert (response.status, response.content_length, rest) == (200, len(picture), b"")
+
+
+async def test_only_so_many_jobs_go_on_by_themselves(
+    tmp_path: Path, gate: Callable[[], Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds a body; more of them are asked to come again."""
+    monkeypatch.setattr(jobs, "MOST_APART", 1)
+    held = gate()
+    async with served(CONFIG, tmp_path) as hotseat:
+        first = await later(hotseat, gate=held)
+        await held.reached()
+        second = await later(hotseat)
+        held.open()
+        await followed(hotseat, first.body["id"])
+        third = await later(hotseat)
+
+    assert (second.status, second.error["code"]) == (429, "queue_full")
+    assert "Retry-After" in second.headers
+    assert third.status == 202
+
+
+async def test_a_job_does_not_keep_the_server_from_leaving(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """Nothing of it is left."""
+    held = gate()
+    async with served(CONFIG, tmp_path) as hotseat:
+        accepted = await later(hotseat, gate=held)
+        await held.reached()
+
+    assert accepted.status == 202
+    assert hotseat.pool is not None
+    assert hotseat.pool.standing.running() == []
+
+
+async def test_a_result_that_somebody_has_deleted_looks_broken(tmp_path: Path) -> None:
+    """And never like an empty one."""
+    folder = home()
+    assert folder is not None
+    async with served(CONFIG, tmp_path) as hotseat:
+        job_id = (await later(hotseat)).body["id"]
+        await followed(hotseat, job_id)
+        [file] = folder.glob(f"*/answers/{job_id}")
+        file.unlink()
+        async with hotseat.session.get(f"/api/jobs/{job_id}/result") as response:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.read()
+
+
+# What is kept
+
+
+def kept(shelf: Shelf, name: str, size_bytes: int = 1) -> KeptAnswer:
+    answer = shelf.new(name)
+    answer.fill(200, None, {}, bytes(size_bytes))
+    shelf.keep(name, answer)
+    return answer
+
+
+async def test_the_oldest_leave_when_there_is_no_room(tmp_path: Path) -> None:
+    """Their files too; the newest stays, however large it is."""
+    shelf = Shelf(tmp_path / "kept", most_bytes=10)
+    for name, size_bytes in (("a", 4), ("b", 4), ("c", 4)):
+        kept(shelf, name, size_bytes)
+    there = sorted(file.name for file in shelf.new("x").path.parent.iterdir())
+    kept(shelf, "d", 99)
+    last = sorted(file.name for file in shelf.new("x").path.parent.iterdir())
+    shelf.clear()
+
+    assert (there, last) == (["b", "c"], ["d"])
+
+
+async def test_nothing_is_kept_for_ever(tmp_path: Path) -> None:
+    """Its time over, it goes by itself."""
+    shelf = Shelf(tmp_path / "kept", keep_s=0.0)
+    answer = kept(shelf, "a")
+    assert shelf.find("a") is answer
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.001, passed.set)
+    await passed.wait()
+
+    assert shelf.find("a") is None
+    assert not answer.path.exists()
+
+
+async def test_an_answer_is_read_while_it_grows(tmp_path: Path) -> None:
+    """Byte for byte, by as many as want to."""
+    answer = Shelf(tmp_path / "kept").new("a")
+    answer.open(200, None, {"Content-Length": "9", "Content-Type": "x/y"})
+    readers = [aiter(answer.chunks()) for _ in range(2)]
+    answer.append(b"one")
+    first = [await anext(reader) for reader in readers]
+    answer.append(b"two")
+    answer.end()
+    rest = [[chunk async for chunk in reader] for reader in readers]
+
+    assert (first, rest) == ([b"one"] * 2, [[b"two"]] * 2)
+    assert answer.headers == {"Content-Type": "x/y"}
+
+
+async def test_an_answer_that_cannot_be_kept_looks_broken(tmp_path: Path) -> None:
+    """And the request itself is not disturbed."""
+    answer = KeptAnswer(tmp_path)  # a folder is no file
+    answer.open(200, None, {})
+    answer.append(b"x")
+    answer.end()
+
+    assert (answer.is_cut, answer.size_bytes) == (True, 0)
