@@ -57,7 +57,8 @@ def served(port: int) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,  # Ctrl-C comes to us, and we pass it on once
     )
     serves = threading.Event()
-    threading.Thread(target=show, args=(proxy, serves), daemon=True).start()
+    shown = threading.Thread(target=show, args=(proxy, serves), daemon=True)
+    shown.start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         wait_for(serves)
@@ -69,6 +70,7 @@ def served(port: int) -> Iterator[subprocess.Popen[str]]:
     finally:
         proxy.terminate()
         proxy.wait()
+        shown.join()  # it has more to show than it had time for
 
 
 def wait_for(serves: threading.Event) -> None:

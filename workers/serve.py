@@ -177,9 +177,9 @@ class Shell(Generic[OptionsT]):
         return 0
 
     async def _become_ready(self, lines: asyncio.StreamReader) -> None:
-        imports = _start_thread(self._worker.prepare)
-        options_line = await _next_line(lines)
         with _failures_told():
+            imports = _start_thread(self._worker.prepare)
+            options_line = await _next_line(lines)
             options, problems = problems_of(self._worker, options_line)
         if options is None or problems:
             raise LoadFailed(
@@ -189,7 +189,8 @@ class Shell(Generic[OptionsT]):
         with _failures_told():
             await imports
         self._status.say("imported")
-        _start_thread(lambda: self._read_ahead(json.loads(options_line)))
+        with _failures_told():
+            _start_thread(lambda: self._read_ahead(json.loads(options_line)))
         await _next_line(lines)
         lifeline.name_process()
         self._state = {"status": "loading"}
