@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,7 @@ class KeptAnswer:
     """An outlet to a file. It may be read once its head is known, and until it is thrown away."""
 
     path: Path
+    most_bytes: int
     is_held_back: bool = False  # nobody reads before its end: something is still to be changed
     status: int = 0
     reason: str | None = None
@@ -32,6 +34,7 @@ class KeptAnswer:
     size_bytes: int = 0
     is_over: bool = False
     is_cut: bool = False
+    why: str = ""  # it could not be kept
     _file: IO[bytes] | None = None
     _opened: asyncio.Event = field(default_factory=asyncio.Event)
     _grown: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,6 +53,7 @@ class KeptAnswer:
         self.status, self.reason = status, reason
         self.headers = {k: v for k, v in headers.items() if k.lower() not in SET_ANEW}
         with self._cut_on_failure():
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
             self._file = self.path.open("wb")
         if not self.is_held_back:
             self._opened.set()
@@ -59,6 +63,8 @@ class KeptAnswer:
         if self._file is None or not chunk:
             return
         with self._cut_on_failure():
+            if self.size_bytes + len(chunk) > self.most_bytes:
+                raise OSError(errno.EFBIG, f"it has more than {self.most_bytes} bytes")
             self._file.write(chunk)
             self._file.flush()  # readers have files of their own
             self.size_bytes += len(chunk)
@@ -70,7 +76,7 @@ class KeptAnswer:
         """Be this answer, whatever came before; it is whole then."""
         if self._file is not None:
             self._file.close()
-        self.size_bytes, self.is_cut = 0, False
+        self.size_bytes, self.is_cut, self.why = 0, False, ""
         self.open(status, reason, headers)
         self.append(raw)
         self.end()
@@ -101,12 +107,16 @@ class KeptAnswer:
 
     @contextmanager
     def _cut_on_failure(self) -> Iterator[None]:
-        """Break off where the disk is full: the request itself may go on."""
+        """Break off where there is no room for more: the request itself may go on."""
         try:
             yield
         except OSError as error:
             log.warning("not_kept", extra={"path": self.path, "why": error})
+            with suppress(OSError):  # what it could not write is tried again
+                if self._file is not None:
+                    self._file.close()
             self._file, self.is_cut = None, True
+            self.why = f"the answer could not be kept: {error.strerror or error}"
 
     def _tell(self) -> None:
         self._grown.set()

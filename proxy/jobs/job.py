@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NewType
 
@@ -67,6 +67,10 @@ class Job:
         if self.errand is not None and self.outcome is None:
             sent, self.errand = self.errand.sent, None
             is_cut = sent.is_cut or (self.answer is not None and self.answer.is_cut)
+            if self.answer is not None:
+                self.why = self.why or self.answer.why
+            if self.progress is not None:
+                self.progress = replace(self.progress, preview=None)  # it is large
             self.ended_at = time.time()
             self.outcome = _outcome(sent.status, is_cut=is_cut)
 

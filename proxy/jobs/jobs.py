@@ -7,10 +7,12 @@ long as its shelf keeps things.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +22,8 @@ from proxy.jobs.job import Job, JobId
 from proxy.jobs.progress import ask
 from proxy.jobs.shelf import Shelf
 from proxy.seat import Seat
+
+log = logging.getLogger(__name__)
 
 HEADER = "X-Hotseat-Job"
 """Names a job: to its worker, to its client, and by a client who wants to name it himself."""
@@ -102,9 +106,10 @@ class Jobs:
         return job
 
     def drop(self, job: Job) -> None:
-        """Forget a job that is over, and its answer."""
-        self._jobs.pop(job.id, None)
-        self.shelf.drop(job.id)
+        """Forget a job that is over, and its answer; another may have its name by now."""
+        if self._jobs.get(job.id) is job:
+            del self._jobs[job.id]
+            self.shelf.drop(job.id)
 
     def see_room(self) -> None:
         """Raise QueueFull when no more jobs may go on without their clients."""
@@ -112,9 +117,9 @@ class Jobs:
             told = f"{MOST_APART} jobs are under way already; wait for one of them"
             raise QueueFull(told, retry_after_s=LOOK_EACH_S)
 
-    def run_apart(self, work: Coroutine[object, object, None]) -> None:
+    def run_apart(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, whoever leaves."""
-        task = self._tasks.create_task(work)
+        task = self._tasks.create_task(_by_itself(work))
         self._apart.add(task)
         task.add_done_callback(self._apart.discard)
 
@@ -122,7 +127,7 @@ class Jobs:
     def followed(self, job: Job, seat: Seat) -> Iterator[None]:
         """Look how far the job is, again and again, for the length of the block."""
         self._tell(job)
-        task = self._tasks.create_task(self._follow(job, seat))
+        task = self._tasks.create_task(_by_itself(partial(self._follow, job, seat)))
         try:
             yield
         finally:
@@ -152,3 +157,11 @@ class Jobs:
         for job in over:
             if self.shelf.find(job.id) is None:
                 self._jobs.pop(job.id, None)
+
+
+async def _by_itself(work: Callable[[], Awaitable[None]]) -> None:
+    """Let what breaks here break nothing else: all tasks of a group end with one that fails."""
+    try:
+        await work()
+    except Exception:  # the top of a life of its own
+        log.exception("job_broke")

@@ -6,46 +6,40 @@ import base64
 import json
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from proxy.jobs.answer import KeptAnswer
 from proxy.jobs.shelf import Shelf
 
+Keep = Callable[[str, KeptAnswer], object]
+
 TOKEN_BYTES = 18  # who knows the name of a picture may have it
+HEADERS = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
+"""Of every picture: what a worker calls one is not to be taken for a page."""
 _DATA = re.compile(rb'("url":\s*)"data:image/(png|jpeg|webp);base64,([A-Za-z0-9+/=]*)"')
 """A quote inside a JSON string has a backslash before it, so no text of a prompt looks so."""
 
 
-def linked(answer: KeptAnswer, shelf: Shelf, base: str) -> dict[str, KeptAnswer]:
+def linked(answer: KeptAnswer, shelf: Shelf, base: str, keep: Keep) -> None:
     """Put links that begin with `base` where the pictures stand; call from a thread.
 
-    Gives the pictures by their names; they are still to be kept.
+    `keep` is told each picture with its name, as soon as it is there: whoever waits for the links
+    may leave meanwhile. Raises OSError.
     """
-    pictures: dict[str, KeptAnswer] = {}
 
     def link(found: re.Match[bytes]) -> bytes:
         kind = found[2].decode()
         name = f"{secrets.token_urlsafe(TOKEN_BYTES)}.{kind.replace('jpeg', 'jpg')}"
-        pictures[name] = picture = shelf.new(name)
+        picture = shelf.new(name)
         raw = base64.b64decode(found[3])
-        headers = {"Content-Type": f"image/{kind}", "Cache-Control": "private, max-age=3600"}
-        picture.fill(200, None, headers, raw)
+        picture.fill(200, None, {"Content-Type": f"image/{kind}", **HEADERS}, raw)
+        keep(name, picture)
+        if picture.is_cut:
+            raise OSError(picture.why)
         return found[1] + json.dumps(f"{base}{name}").encode()
 
-    with _thrown_away_on_failure(pictures):
-        raw = _DATA.sub(link, answer.path.read_bytes())
-        if pictures:
-            answer.path.write_bytes(raw)
-            answer.size_bytes = len(raw)
-    return pictures
-
-
-@contextmanager
-def _thrown_away_on_failure(pictures: dict[str, KeptAnswer]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        for picture in pictures.values():
-            picture.path.unlink(missing_ok=True)
-        raise
+    with answer.path.open("r+b") as file:  # it may be thrown away meanwhile: make no new one
+        raw = _DATA.sub(link, file.read())
+        file.seek(0)
+        file.truncate()
+        answer.size_bytes = file.write(raw)

@@ -60,6 +60,8 @@ class _Answer(BaseModel):
 
 async def ask(seat: Seat) -> Mapping[str, Progress]:
     """Ask a worker of ours how far it is with each job; who does not answer knows nothing."""
+    if seat.process.session.closed:
+        return {}  # it is gone, and its request is about to hear of that
     limit = aiohttp.ClientTimeout(total=ASKED_WITHIN_S)
     url = f"{seat.process.url}/progress?preview=1"
     try:

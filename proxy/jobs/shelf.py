@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.jobs.answer import KeptAnswer
 
 KEEP_S = 3600.0
-MOST_BYTES = 4 << 30
+MOST_BYTES = 1 << 30  # some hundred pictures; temporary directories often lie in RAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +32,14 @@ class Shelf:
 
     def new(self, name: str, *, is_held_back: bool = False) -> KeptAnswer:
         """Make an answer that is still to come; it is nobody's before it is kept."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        return KeptAnswer(self._folder / name, is_held_back)
+        return KeptAnswer(self._folder / name, self._most_bytes, is_held_back)
 
     def keep(self, name: str, answer: KeptAnswer) -> None:
         """Keep it from now on; the oldest ones leave when there is no room."""
         self.drop(name)
         clock = asyncio.get_running_loop().call_later(self.keep_s, self.drop, name)
         self._items[name] = _Item(answer, clock)
-        while self._size_bytes > self._most_bytes and len(self._items) > 1:
+        while self._size_bytes > self._most_bytes:
             self.drop(next(iter(self._items)))
 
     def find(self, name: str) -> KeptAnswer | None:
@@ -51,7 +51,8 @@ class Shelf:
         item = self._items.pop(name, None)
         if item is not None:
             item.clock.cancel()
-            item.answer.path.unlink(missing_ok=True)
+            with suppress(OSError):  # it may never have been there
+                item.answer.path.unlink()
 
     def clear(self) -> None:
         for name in list(self._items):

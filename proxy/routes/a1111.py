@@ -6,6 +6,7 @@ worker that loads, and nothing loads one.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -61,6 +62,7 @@ SCHEDULERS: Mapping[str, str] = {
 """By name, with what people are shown."""
 OPTION = "sd_model_checkpoint"
 OPTIONS_BYTES = 1 << 20
+PICTURE_BYTES = 64 << 20
 
 
 async def tell_options(request: web.Request) -> web.Response:
@@ -173,15 +175,20 @@ async def interrupt(request: web.Request) -> web.StreamResponse:
 
 async def tell_png_info(request: web.Request) -> web.Response:
     """Answer POST /sdapi/v1/png-info: the texts that a PNG holds, and the one that tells how."""
-    image = (await _asked(request, config_of(request).max_body_bytes)).get("image")
+    most_bytes = min(PICTURE_BYTES, config_of(request).max_body_bytes)
+    image = (await _asked(request, most_bytes)).get("image")
     if not isinstance(image, str):
         raise BadRequest("image: send a PNG as base64", param="image")
     try:
-        items = texts_of(base64.b64decode(image.rpartition(",")[2], validate=True))
+        items = await asyncio.to_thread(_texts_of, image)
     except (binascii.Error, NotPng) as error:
         raise BadRequest(f"image: this is no PNG in base64: {error}", param="image") from None
     told = {"info": items.get("parameters", ""), "items": items, "parameters": {}}
     return web.json_response(told)
+
+
+def _texts_of(image: str) -> Mapping[str, str]:
+    return texts_of(base64.b64decode(image.rpartition(",")[2], validate=True))
 
 
 def _is_running(request: web.Request, job: Job) -> bool:

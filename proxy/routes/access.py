@@ -40,7 +40,8 @@ async def require_key(request: web.Request, handler: Handler) -> web.StreamRespo
 
 def _is_open(request: web.Request) -> bool:
     """Tell whether no key is needed: for probes, preflights, and links that are secrets."""
-    is_link = request.path.startswith(paths.RESULTS)
+    is_look = request.method in ("GET", "HEAD")  # what is sent there may be meant for a worker
+    is_link = is_look and request.path.startswith(paths.RESULTS)
     return is_link or request.path in OPEN or request.method == "OPTIONS"
 
 

@@ -75,7 +75,7 @@ async def paint(errand: Errand, run: Run | None, held: ExitStack) -> web.StreamR
     job.answer = errand.outlet = answer
     work = _Work(errand, job, answer, how, manner.links)
     if not manner.stays:
-        jobs.run_apart(_do(work, held.pop_all()))
+        jobs.run_apart(partial(_do, work, held.pop_all()))
         if manner.is_async:
             return accepted(errand.request, job)
         return await hand_over(errand.request, answer, errand.stall_s)
@@ -98,7 +98,7 @@ async def _do(work: _Work, held: ExitStack) -> None:
     with held:
         try:
             await serve(errand, work.how)
-            if work.links is not None:
+            if work.links is not None and not answer.is_cut:
                 await _link(jobs, answer, work.links)
         except HotseatError as error:
             work.fail(error)
@@ -114,9 +114,12 @@ async def _do(work: _Work, held: ExitStack) -> None:
 
 
 async def _link(jobs: Jobs, answer: KeptAnswer, base: str) -> None:
-    pictures = await asyncio.to_thread(linked, answer, jobs.shelf, base)
-    for name, picture in pictures.items():
-        jobs.shelf.keep(name, picture)
+    keep = partial(asyncio.get_running_loop().call_soon_threadsafe, jobs.shelf.keep)
+    try:
+        await asyncio.to_thread(linked, answer, jobs.shelf, base, keep)
+    except OSError as error:
+        told = f"the pictures could not be kept: {error.strerror or error}"
+        raise HotseatError(told, code="not_kept") from error
 
 
 def _manner_of(errand: Errand) -> _Manner:

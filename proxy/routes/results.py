@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 from aiohttp import web
 
-from proxy.errors import NotFound
+from proxy.errors import HotseatError, NotFound
 from proxy.forward import ToClient
 from proxy.jobs import KeptAnswer
 from proxy.routes.jobs import JOBS, accepted
@@ -39,8 +39,10 @@ async def tell_picture(request: web.Request) -> web.StreamResponse:
 async def hand_over(
     request: web.Request, answer: KeptAnswer, stall_s: float
 ) -> web.StreamResponse:
-    """Give a client a kept answer, as it grows if it is not whole yet."""
+    """Give a client a kept answer, as it grows if it is not whole yet. Raises HotseatError."""
     await answer.opened()
+    if answer.is_over and answer.why:
+        raise HotseatError(answer.why, code="not_kept")
     response = web.StreamResponse(
         status=answer.status, reason=answer.reason, headers=answer.headers
     )

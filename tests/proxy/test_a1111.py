@@ -212,3 +212,11 @@ def test_a_bomb_is_no_text() -> None:
     bomb = io.BytesIO(zlib.compress(b"x" * (TEXT_BYTES + 1))).getvalue()
 
     assert texts_of(SIGNATURE + chunk(b"zTXt", b"k\0\0" + bomb)) == {}
+
+
+def test_many_texts_are_no_more_than_one() -> None:
+    """However many chunks there are: each byte unpacked is counted."""
+    packed = zlib.compress(b"x" * (TEXT_BYTES // 4))
+    many = b"".join(chunk(b"zTXt", b"%d\0\0" % n + packed) for n in range(40))
+
+    assert list(texts_of(SIGNATURE + many)) == ["0", "1", "2", "3"]

@@ -1,4 +1,4 @@
-"""Requests for pictures as jobs: asked about, left alone, cancelled, fetched afterwards."""
+"""Requests for pictures as jobs: asked about, left alone, cancelled."""
 
 from __future__ import annotations
 
@@ -12,41 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.jobs import KeptAnswer, Shelf, jobs
-from proxy.rundir.folder import home
-from tests.proxy.served import Answer, Gate, Hotseat, served
+from proxy.jobs import Jobs, Shelf
+from proxy.jobs import jobs as running
+from proxy.jobs.progress import ask
+from proxy.wishes import Wish
+from tests.proxy.painted import CONFIG, GENERATE, body, followed, later, until
+from tests.proxy.served import Gate, served
 
-CONFIG = "models: {a: {concurrencyLimit: 1, echo: {}}}"
-GENERATE = "/v1/images/generations"
 PROGRESS = {"step": 3, "steps": 4, "image": 1, "images": 2, "eta_s": 1.5, "preview": "aGk="}
-
-
-def body(gate: Gate | None = None, **more: Any) -> dict[str, Any]:
-    """Make a request for a picture; it waits at the gate."""
-    echo = {**more.pop("echo", {}), **({"gate": str(gate.path)} if gate else {})}
-    return {"model": "a", "prompt": "x", "echo": echo, **more}
-
-
-async def later(hotseat: Hotseat, **more: Any) -> Answer:
-    """Ask for a picture, and do not wait for it."""
-    return await hotseat.post(f"{GENERATE}?async=1", json=body(**more))
-
-
-async def followed(hotseat: Hotseat, job_id: str) -> list[Mapping[str, Any]]:
-    """Read the events of a job to their end."""
-    async with hotseat.session.get(f"/api/jobs/{job_id}/events") as response:
-        raw = await response.text()
-    frames = [frame for frame in raw.split("\n\n") if frame.startswith("event:")]
-    told = [json.loads(frame.split("data: ", 1)[1]) for frame in frames]
-    assert [one["status"] for one in told] == [frame.split()[1] for frame in frames]
-    return told
-
-
-async def until(hotseat: Hotseat, path: str, fits: Callable[[Any], bool]) -> Any:
-    """Ask until the answer fits; each question is a round trip, not a pause."""
-    while not fits(answer := (await hotseat.get(path)).body):
-        pass
-    return answer
 
 
 async def test_a_job_is_accepted_followed_and_fetched(
@@ -104,12 +77,14 @@ async def test_a_worker_says_how_far_it_is(tmp_path: Path, gate: Callable[[], Ga
         told = (await hotseat.get(f"/api/jobs/{accepted.body['id']}")).body
         heard = await heard_of_progress(events)
         held.open()
+        last = (await followed(hotseat, accepted.body["id"]))[-1]
         events.close()
 
     numbers = {name: PROGRESS[name] for name in ("step", "steps", "image", "images", "eta_s")}
     assert (told["progress"], told["preview"], told["eta_s"]) == (numbers, "aGk=", 1.5)
     assert heard["job"]["progress"] == numbers
     assert "preview" not in heard["job"]
+    assert (last["progress"], last["preview"]) == (numbers, None)  # a kept one would be large
 
 
 async def heard_of_progress(events: aiohttp.ClientResponse) -> Mapping[str, Any]:
@@ -222,36 +197,6 @@ async def test_who_stays_gets_the_answer_of_a_job_that_need_not_end_with_him(
     assert (failed.status, failed.error["code"]) == (503, "told")
 
 
-async def test_pictures_are_served_to_who_wants_links(tmp_path: Path) -> None:
-    """For a while, and without a key; a data: URL on request, and base64 if nothing is said."""
-    config = f"{{apiKeys: [sesame], {CONFIG}}}"
-    async with served(config, tmp_path) as hotseat:
-        key = {"Authorization": "Bearer sesame"}
-        answers = {
-            kind: await hotseat.post(GENERATE, json=body(response_format=kind), headers=key)
-            for kind in ("url", "data_url", "b64_json")
-        }
-        [linked], [inline], [plain] = (answers[kind].body["data"] for kind in answers)
-        async with hotseat.session.get(linked["url"]) as response:
-            picture = await response.read()
-        lost = await hotseat.get("/v1/images/results/no.png")
-        jobs = await hotseat.get(
-            "/api/jobs",
-        )
-        accepted = await hotseat.post(
-            f"{GENERATE}?async=1", json=body(response_format="url"), headers=key
-        )
-        stranger = await hotseat.get(f"/v1/images/results/{accepted.body['id']}")
-
-    assert linked.keys() == {"url"}
-    assert linked["url"].startswith(f"{hotseat.url}/v1/images/results/")
-    assert (response.status, response.content_type) == (200, "image/png")
-    assert picture == base64.b64decode(plain["b64_json"])
-    assert inline["url"] == f"data:image/png;base64,{plain['b64_json']}"
-    assert (lost.status, lost.error["code"]) == (404, "picture_not_found")
-    assert (jobs.status, stranger.status) == (401, 404)
-
-
 @pytest.mark.parametrize(
     ("path", "sent", "headers", "param"),
     [
@@ -284,24 +229,11 @@ async def test_the_worker_hears_the_name_and_nothing_that_is_ours(tmp_path: Path
     assert b"on_disconnect" not in base64.b64decode(told.body["body"])
 
 
-async def test_a_picture_can_be_asked_about_without_its_bytes(tmp_path: Path) -> None:
-    """HEAD tells its size."""
-    async with served(CONFIG, tmp_path) as hotseat:
-        answer = await hotseat.post(GENERATE, json=body(response_format="url"))
-        url = answer.body["data"][0]["url"]
-        async with hotseat.session.get(url) as response:
-            picture = await response.read()
-        async with hotseat.session.head(url) as response:
-            rest = await response.read()
-
-    assert (response.status, response.content_length, rest) == (200, len(picture), b"")
-
-
 async def test_only_so_many_jobs_go_on_by_themselves(
     tmp_path: Path, gate: Callable[[], Gate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each holds a body; more of them are asked to come again."""
-    monkeypatch.setattr(jobs, "MOST_APART", 1)
+    monkeypatch.setattr(running, "MOST_APART", 1)
     held = gate()
     async with served(CONFIG, tmp_path) as hotseat:
         first = await later(hotseat, gate=held)
@@ -330,76 +262,31 @@ async def test_a_job_does_not_keep_the_server_from_leaving(
     assert hotseat.pool.standing.running() == []
 
 
-async def test_a_result_that_somebody_has_deleted_looks_broken(tmp_path: Path) -> None:
-    """And never like an empty one."""
-    folder = home()
-    assert folder is not None
+async def test_a_worker_that_has_gone_is_not_asked(tmp_path: Path) -> None:
+    """Its request may still be telling its client why, for as long as the client takes."""
     async with served(CONFIG, tmp_path) as hotseat:
-        job_id = (await later(hotseat)).body["id"]
-        await followed(hotseat, job_id)
-        [file] = folder.glob(f"*/answers/{job_id}")
-        file.unlink()
-        async with hotseat.session.get(f"/api/jobs/{job_id}/result") as response:
-            with pytest.raises(aiohttp.ClientPayloadError):
-                await response.read()
+        assert hotseat.pool is not None
+        with hotseat.pool.ask("a", Wish()) as ticket:
+            seat = (await ticket.lease()).seat
+        await hotseat.post("/api/models/unload/a")
+        told = await ask(seat)
+
+    assert told == {}
 
 
-# What is kept
+async def test_what_breaks_in_one_job_breaks_no_other(tmp_path: Path) -> None:
+    """Nor the server that they run in."""
+    done = asyncio.Event()
 
+    async def broken() -> None:
+        raise ValueError("a mistake")
 
-def kept(shelf: Shelf, name: str, size_bytes: int = 1) -> KeptAnswer:
-    answer = shelf.new(name)
-    answer.fill(200, None, {}, bytes(size_bytes))
-    shelf.keep(name, answer)
-    return answer
+    async def sound() -> None:
+        done.set()
 
+    async with Jobs(Shelf(tmp_path), lambda _: None, lambda: False) as jobs:
+        jobs.run_apart(broken)
+        jobs.run_apart(sound)
+        await done.wait()
 
-async def test_the_oldest_leave_when_there_is_no_room(tmp_path: Path) -> None:
-    """Their files too; the newest stays, however large it is."""
-    shelf = Shelf(tmp_path / "kept", most_bytes=10)
-    for name, size_bytes in (("a", 4), ("b", 4), ("c", 4)):
-        kept(shelf, name, size_bytes)
-    there = sorted(file.name for file in shelf.new("x").path.parent.iterdir())
-    kept(shelf, "d", 99)
-    last = sorted(file.name for file in shelf.new("x").path.parent.iterdir())
-    shelf.clear()
-
-    assert (there, last) == (["b", "c"], ["d"])
-
-
-async def test_nothing_is_kept_for_ever(tmp_path: Path) -> None:
-    """Its time over, it goes by itself."""
-    shelf = Shelf(tmp_path / "kept", keep_s=0.0)
-    answer = kept(shelf, "a")
-    assert shelf.find("a") is answer
-    passed = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.001, passed.set)
-    await passed.wait()
-
-    assert shelf.find("a") is None
-    assert not answer.path.exists()
-
-
-async def test_an_answer_is_read_while_it_grows(tmp_path: Path) -> None:
-    """Byte for byte, by as many as want to."""
-    answer = Shelf(tmp_path / "kept").new("a")
-    answer.open(200, None, {"Content-Length": "9", "Content-Type": "x/y"})
-    readers = [aiter(answer.chunks()) for _ in range(2)]
-    answer.append(b"one")
-    first = [await anext(reader) for reader in readers]
-    answer.append(b"two")
-    answer.end()
-    rest = [[chunk async for chunk in reader] for reader in readers]
-
-    assert (first, rest) == ([b"one"] * 2, [[b"two"]] * 2)
-    assert answer.headers == {"Content-Type": "x/y"}
-
-
-async def test_an_answer_that_cannot_be_kept_looks_broken(tmp_path: Path) -> None:
-    """And the request itself is not disturbed."""
-    answer = KeptAnswer(tmp_path)  # a folder is no file
-    answer.open(200, None, {})
-    answer.append(b"x")
-    answer.end()
-
-    assert (answer.is_cut, answer.size_bytes) == (True, 0)
+    assert done.is_set()

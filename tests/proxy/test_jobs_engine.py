@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.proxy.painted import followed, until
 from tests.proxy.served import Hotseat, served
-from tests.proxy.test_jobs import followed, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 
@@ -39,8 +39,8 @@ ASKED = {
 JOB = {
     "model": "painter",
     "prompt": "a red circle",
-    "steps": 60,
-    "size": "128x128",
+    "steps": 20,
+    "size": "64x64",
     "n": 2,
     "seed": 1,
     "response_format": "url",
@@ -97,7 +97,7 @@ async def test_a_job_paints_while_nobody_is_there(config: str, tmp_path: Path) -
     steps = [one["progress"]["step"] for one in told if one["progress"]]
     assert told[-1]["status"] == "done"
     assert max(steps) > 0
-    assert {one["progress"]["steps"] for one in told if one["progress"]} == {60}
+    assert {one["progress"]["steps"] for one in told if one["progress"]} == {20}
     assert [picture[:4] for picture in pictures] == [PNG, PNG]
     assert pictures[0] != pictures[1]
 
@@ -112,7 +112,7 @@ async def test_an_interrupt_ends_what_is_painted(config: str, tmp_path: Path) ->
         )
         interrupted = await hotseat.post("/sdapi/v1/interrupt")
         answer = await painting
-        again = await hotseat.post("/sdapi/v1/txt2img", json={**body, "steps": 1})
+        again = await hotseat.post("/sdapi/v1/txt2img", json=ASKED)
 
     assert 0 < told["progress"] < 1
     assert interrupted.status == 200

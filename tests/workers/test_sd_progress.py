@@ -137,13 +137,13 @@ async def test_previews_have_the_size_of_the_picture(worker: Launched) -> None:
 async def test_a_tiny_autoencoder_shows_the_picture_to_come(models: Path) -> None:
     """Previews by `tae` resemble the picture, the more so the later they are."""
     async with launched("sd", sd_files.options(models, preview="tae")) as worker:
-        events = await streamed(worker, partial_images=3, size="128x128", steps=12)
+        events = await streamed(worker, partial_images=3, steps=8)
     shown = [image_in(event) for event in of_kind(events, "partial_image")]
     [painted] = [image_in(event) for event in of_kind(events, "completed")]
 
     early, _, late = [difference(image, painted) for image in shown]
     assert late < early
-    assert late < difference(scene((128, 128), "blue"), painted)
+    assert late < difference(scene(colour="blue"), painted)
 
 
 async def test_without_previews_there_is_progress_alone(models: Path) -> None:
