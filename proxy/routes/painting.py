@@ -114,7 +114,11 @@ async def _do(work: _Work, held: ExitStack) -> None:
 
 
 async def _link(jobs: Jobs, answer: KeptAnswer, base: str) -> None:
-    keep = partial(asyncio.get_running_loop().call_soon_threadsafe, jobs.shelf.keep)
+    loop = asyncio.get_running_loop()
+
+    def keep(name: str, picture: KeptAnswer) -> None:
+        loop.call_soon_threadsafe(jobs.shelf.keep, name, picture)
+
     try:
         await asyncio.to_thread(linked, answer, jobs.shelf, base, keep)
     except OSError as error:
