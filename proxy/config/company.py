@@ -104,19 +104,36 @@ class CompanyRead:
 
 def read_company(config: Config) -> CompanyRead:
     """Make the rules; with problems they are not complete."""
-    router, out = config.routing.router, CompanyRead()
-    is_at_top = bool(config.groups) or config.matrix is not None
-    told = config if is_at_top else router.settings
-    place = AT_TOP if is_at_top else IN_ROUTING
-    out.problems += _contradictions(config, is_at_top=is_at_top)
-    has_matrix = told.matrix is not None and (is_at_top or router.use == "matrix")
-    if has_matrix and told.matrix is not None:
-        out.company = _Sets(config, told.matrix, (*place, "matrix"), out.problems).company()
-    elif told.groups:
-        groups = _groups(config, told.groups, (*place, "groups"), out.problems)
+    out, place, told = CompanyRead(), *_counting(config)
+    out.problems += _contradictions(config, is_at_top=place == AT_TOP)
+    if isinstance(told, MatrixConfig):
+        out.company = _Sets(config, told, (*place, "matrix"), out.problems).company()
+    elif told:
+        groups = _groups(config, told, (*place, "groups"), out.problems)
         out.company = by_groups(map(ModelName, config.models), groups)
     out.problems += _unknown_priorities(config)
     return out
+
+
+def rules_told(config: Config) -> Iterator[str]:
+    """Tell the rules that count, for people: a line for each group, or each set."""
+    _, told = _counting(config)
+    if isinstance(told, MatrixConfig):
+        yield from (f"set {name}: {said}" for name, said in told.sets.items())
+        return
+    for group_id, group in told.items():
+        rules = [flag for flag in ("swap", "exclusive", "persistent") if getattr(group, flag)]
+        yield f"group {group_id}: {', '.join(group.members)} ({', '.join(rules) or 'no rules'})"
+
+
+def _counting(config: Config) -> tuple[Where, MatrixConfig | Mapping[str, GroupConfig]]:
+    """Tell which rules count, of all that are said, and where they stand."""
+    if config.groups or config.matrix is not None:
+        return AT_TOP, config.groups if config.matrix is None else config.matrix
+    router = config.routing.router
+    if router.use == "matrix" and router.settings.matrix is not None:
+        return IN_ROUTING, router.settings.matrix
+    return IN_ROUTING, router.settings.groups
 
 
 def _contradictions(config: Config, *, is_at_top: bool) -> Iterator[Problem]:

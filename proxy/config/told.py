@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 
+from proxy.config.company import rules_told
 from proxy.config.document import Problem
 from proxy.config.filters import Filters
 from proxy.config.model import ModelConfig
@@ -64,13 +65,7 @@ def _is_there(program: str, folder: Path, places: str) -> bool:
 
 
 def _rest(config: Config) -> Iterator[str]:
-    settings = config.routing.router.settings
-    for group_id, group in {**settings.groups, **config.groups}.items():
-        rules = [flag for flag in ("swap", "exclusive", "persistent") if getattr(group, flag)]
-        yield f"group {group_id}: {', '.join(group.members)} ({', '.join(rules) or 'no rules'})"
-    matrix = config.matrix or settings.matrix
-    for name, said in matrix.sets.items() if matrix else ():
-        yield f"set {name}: {said}"
+    yield from rules_told(config)
     for name, selector in config.selectors.items():
         yield f"selector {name}: {selector.strategy} of {', '.join(selector.targets)}"
     for name, profile in config.profiles.items():

@@ -689,3 +689,21 @@ def test_what_is_not_as_usual_is_told_too(tmp_path: Path) -> None:
         "  c  echo · socket · stays · 10 at once · on cpu · memory 310 MiB host",
         "  routes /v2, /tokenize",
     ]
+
+
+def test_company_that_does_not_count_is_not_told(tmp_path: Path) -> None:
+    """Of groups and a matrix in `routing`, only what its router uses is a rule."""
+    told = [
+        understood(
+            load(
+                "models: {a: {echo: {}}, b: {echo: {}}}\n"
+                f"routing: {{router: {{use: {use}, settings: {{groups: {{g: {{members: [a, b]}}}}, "
+                "matrix: {sets: {s: a & b}}}}}\n",
+                tmp_path,
+            )
+        )
+        for use in ("group", "matrix")
+    ]
+
+    assert ["group g" in one for one in told] == [True, False]
+    assert ["set s" in one for one in told] == [False, True]
