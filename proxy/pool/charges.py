@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from proxy.demand import PLAIN, RequestClass
 from proxy.pool.ticket import Ticket
 from proxy.pool.watch import Watch
-from proxy.scheduler import BudgetChanged, Demand, Event, Measured, ModelName, State, WorkerId
+from proxy.scheduler import BudgetChanged, Demand, Event, ModelName, State, WorkerId
 from proxy.seat import Lease, Seat
 from proxy.setup import Setup
 
@@ -72,15 +72,18 @@ class Charges:
     def under(self, setup: Setup, kept: Collection[Seat]) -> Mapping[WorkerId, Demand]:
         """Tell how workers count under another config; `kept` are those that it knows as they run.
 
-        Of what was not counted before, as other things were scarce then, the others hold all there
-        is: nobody knows how much it is.
+        Where seats are counted, those take what their models are said to take: one that is pinned
+        now gives its seat to who waits. Of what was not counted before, as other things were
+        scarce then, the others hold all there is: nobody knows how much it is.
         """
         before, after = self._setup.demands.budget, setup.demands.budget
         new = {on: count for on, count in after.items() if on not in before}
         charges: dict[WorkerId, Demand] = {}
         for seat in self._seats.values():
             worker = self._state.workers[seat.id]
-            if worker.is_charged:
+            if worker.is_charged and seat in kept and not setup.devices.budgets:
+                charges[seat.id] = setup.demands.reckon(seat.model).demand
+            elif worker.is_charged:
                 known = {on: count for on, count in worker.charge.items() if on in after}
                 wants = setup.demands.reckon(seat.model).demand if seat in kept else new
                 holds = seat.setup.demands.touched(seat.model, wants)
@@ -88,14 +91,10 @@ class Charges:
         return charges
 
     def recount(self, seats: Iterable[Seat]) -> None:
-        """Charge workers that live on under another config as that one counts."""
-        for seat in seats:
-            worker = self._state.workers[seat.id]
-            demand = worker.model.demand
-            if self.watch.counts_bytes:
+        """Charge workers that live on under another config what they are seen to hold."""
+        if self.watch.counts_bytes:
+            for seat in seats:
                 self.tell_measured(seat)
-            elif worker.is_charged and worker.charge != demand:
-                self._feed(Measured(seat.id, demand, demand))
 
     # What is needed
 

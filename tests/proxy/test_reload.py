@@ -297,6 +297,30 @@ async def test_who_waits_keeps_his_place(tmp_path: Path, gate: Callable[[], Gate
         assert (await asked).text == "I am b"
 
 
+async def test_who_waits_gets_the_seat_of_the_newly_pinned(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """A pinned model takes no seat, so that who waited for it need not wait any more."""
+    held = gate()
+    before = {name: {"echo": {}, "memory": "1GiB"} for name in "ab"}
+    after = config_of({**before, "a": {**before["a"], "pin": True}})
+    async with (
+        reloadable(config_of(before), tmp_path) as served_,
+        asyncio.TaskGroup() as tasks,
+    ):
+        hotseat = served_.hotseat
+        slow = tasks.create_task(hotseat.chat("a", gate=str(held.path)))
+        await held.reached()
+        asked = tasks.create_task(hotseat.chat("b"))
+        while not (await hotseat.get("/api/queue")).body["waiting"]:
+            pass
+        assert await fates(await served_.take(after)) == {"a": ("kept", "pin")}
+
+        assert (await asked).status == 200
+        held.open()
+        assert (await slow).status == 200
+
+
 async def test_a_model_that_is_gone(tmp_path: Path, gate: Callable[[], Gate]) -> None:
     """Its worker ends its answer and goes; who waits for it or asks for it is told."""
     held = gate()
