@@ -15,7 +15,7 @@ from typing import ClassVar
 class HotseatError(Exception):
     """A failed request; the message says what to do next."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     is_final: ClassVar[bool] = False  # SDKs would try twice more by themselves: two more GPU jobs
@@ -170,7 +170,7 @@ class WorkerRefused(HotseatError):
 
     def __init__(self, message: str, status: int, error: Mapping[str, object]) -> None:
         super().__init__(message)
-        self.worker_status = status
+        self.status = status  # the log and the activity tell what the worker said
         self._error = error
 
     @property

@@ -411,6 +411,10 @@ async def test_a_worker_that_does_not_stream_is_told_as_an_error(
         assert error["code"] == code
         assert words in error["message"]
         assert await queue(hotseat) == []
+        [act] = (await hotseat.get("/api/metrics/activity")).body["data"]
+        assert act["resp_status_code"] == (
+            echo.get("status") or (502 if "die_after" in echo else 503)
+        )
 
 
 async def test_a_server_that_stops_tells_who_waits(
