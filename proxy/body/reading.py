@@ -161,7 +161,7 @@ async def _again(buffer: io.BytesIO, rest: AsyncIterator[bytes]) -> AsyncIterato
     buffer.close()
     for at in range(0, len(raw), READ_BYTES):
         yield raw[at : at + READ_BYTES]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # megabytes at once would hold up all others
     del raw
     async for piece in rest:
         yield piece
@@ -177,7 +177,7 @@ async def _spooled(pieces: AsyncIterator[bytes], look: Look) -> Body:
             spool.write(piece)
             size += len(piece)
         return Body(spool, size, look.end(), look.splices)
-    except BaseException:
+    except BaseException:  # whatever ends it, the spool must not stay
         spool.close()
         raise
 

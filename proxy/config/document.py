@@ -63,10 +63,6 @@ class Document:
         lengths = range(len(where), -1, -1)
         return next((p for n in lengths if (p := self.places.get(where[:n]))), None)
 
-    def line_of(self, where: Where) -> int | None:
-        place = self.place_of(where)
-        return None if place is None else place.line
-
     def problem(self, where: Where, message: str, *, passes: bool = False) -> Problem:
         """Make a problem that knows its place and shows no value of the environment."""
         return self.placed(Problem(where, message, passes=passes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
@@ -170,7 +171,7 @@ class ModelConfig(Section):
             raise ValueError(f"names {' and '.join(kinds)} to run; {NO_KIND}")
         return self
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """Name the bundled worker, or say `cmd`."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
@@ -190,7 +191,7 @@ class ModelConfig(Section):
         """The words of `cmdStop`, ${PORT} and ${PID} still in them; none: a signal is sent."""
         return split(self.cmd_stop or "")
 
-    @property
+    @cached_property
     def words(self) -> tuple[Capability, ...] | None:
         """What the model can do; None: a `cmd` that does not say, so nothing is refused."""
         if isinstance(self.capabilities, tuple):

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
 import aiohttp
@@ -91,6 +92,7 @@ async def _ask(errand: Errand, upstream: Upstream) -> aiohttp.ClientResponse:
         raise AnswerLate(f"{told} (timeouts.responseHeader)") from None
 
 
+@lru_cache(maxsize=64)
 def _connecting(connect_s: float, tls_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=connect_s + tls_s if connect_s else None)
 

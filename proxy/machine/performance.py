@@ -87,7 +87,7 @@ class Performance:
                 self._looks.append(await look(self._gpus))
             except Exception:  # looking must not end the server
                 log.exception("look_broke")
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self._every_s)  # figures over time: nothing tells of them unasked
 
 
 async def look(gpus: Sequence[GpuMeter]) -> Look:

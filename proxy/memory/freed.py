@@ -54,7 +54,7 @@ async def seen_free(held: Iterable[Held], *, within_s: float) -> bool:
             while waits:
                 waits = await asyncio.to_thread(_unfinished, waits, clock())
                 if waits:
-                    await asyncio.sleep(POLL_S)
+                    await asyncio.sleep(POLL_S)  # no driver tells when memory comes back
     except TimeoutError:
         return False
     return True

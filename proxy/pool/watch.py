@@ -159,7 +159,7 @@ class Watch:
     ) -> None:
         """Look again and again; tell the budget when it has changed."""
         while True:
-            await asyncio.sleep(self._pause_s(seats()))
+            await asyncio.sleep(self._pause_s(seats()))  # what others take, nobody tells us
             try:
                 await self._look(state, list(seats()))
                 tell(dict(self.budget))

@@ -76,7 +76,7 @@ class Client:
 
     async def think(self, seconds: float) -> None:
         """Do nothing for a while, as a user or agent between two calls."""
-        await asyncio.sleep(seconds / self.speed)
+        await asyncio.sleep(seconds / self.speed)  # the pause is what is played
 
     async def ask(self, model: Model, work: Work) -> Outcome:
         """Send one request and take the answer to its end, whatever it is."""

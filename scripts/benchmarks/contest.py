@@ -118,7 +118,7 @@ async def _is_up(process: asyncio.subprocess.Process, port: int) -> bool:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)
                 except OSError:
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.02)  # nothing tells when a strange process listens
                 else:
                     writer.close()
                     return True

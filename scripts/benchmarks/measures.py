@@ -138,7 +138,7 @@ async def unload(on: Serving, _: Sizes) -> Rows:
             began = time.monotonic()
             await ask(on.port, "right")
             waited_s.append(time.monotonic() - began)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # a client now and then, not a flood
     return {"warm request while another model unloads for 4 s: longest": _ms(waited_s, 1.0)}
 
 
@@ -148,14 +148,14 @@ async def starve(on: Serving, sizes: Sizes) -> Rows:
     over = asyncio.Event()
 
     async def keep_asking(delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
+        await asyncio.sleep(delay_s)  # clients that are out of step
         while not over.is_set():
             await ask(on.port, "a", work=WORK_S)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(CLIENTS):
             tasks.create_task(keep_asking(WORK_S * number / CLIENTS))
-        await asyncio.sleep(2 * WORK_S)
+        await asyncio.sleep(2 * WORK_S)  # until the flood is in full flow
         began = time.monotonic()
         asked = tasks.create_task(ask(on.port, "b"))
         done, _ = await asyncio.wait({asked}, timeout=sizes.starve_s)

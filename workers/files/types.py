@@ -49,7 +49,3 @@ def bytes_of(name: str, values: int) -> int:
     """Give the bytes of that many values, as whole blocks. Raises KeyError for another name."""
     per_block, block_bytes = BLOCKS[name]
     return values // per_block * block_bytes
-
-
-def is_quantised(name: str) -> bool:
-    return BLOCKS[name][0] > 1
