@@ -25,7 +25,7 @@ from proxy.config.document import read_document
 from proxy.config.model import ModelConfig
 from proxy.config.schema import Config
 from proxy.macros import UnknownMacro, expand
-from tests.proxy.configs import load, mistakes
+from tests.proxy.configs import load, loaded, mistakes
 from workers.florence2.options import Florence2Options
 from workers.llama.options import LlamaOptions
 from workers.sd.options import SdOptions
@@ -436,6 +436,23 @@ def test_every_engine_option_is_in_the_readme(options: type[BaseModel]) -> None:
     readme = (ROOT / "README.md").read_text()
 
     assert [name for name in names_of(options) if f"`{name}" not in readme] == []
+
+
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+NAMED = (
+    "gpu: {memory: 24GiB}\n"
+    "models: {coder: &m {echo: {}}, writer: *m, embed: *m, rerank: *m, org/qwen: *m, phi: *m}\n"
+)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_the_readme_is_read(example: str, tmp_path: Path) -> None:
+    """What the README shows is a config, or a part of one with these models and some memory."""
+    has_models = re.search(r"^models:", example, re.MULTILINE) is not None
+
+    told = loaded(example if has_models else NAMED + example, tmp_path, BOX2_KEY="k")
+
+    assert not told.warnings
 
 
 def test_every_key_is_in_the_readme() -> None:
