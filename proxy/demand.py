@@ -211,10 +211,18 @@ class Demands:
         return {on: count for on, count in demand.items() if on in places}
 
     def _estimated(self, name: str, request_class: RequestClass) -> Demand | None:
-        estimate, model = self._estimates.get(name), self._config.models[name]
+        estimate = self._estimates.get(name)
         if estimate is None:
             return None
-        device = estimate.held_bytes("device") + self._request_bytes(name, request_class)
+        pixels = _pixels(request_class)
+        whole = self._held_with(name, estimate, estimate.request_bytes(pixels))
+        if all(count <= self._budgets[on].most_bytes for on, count in whole.items()):
+            return whole
+        return self._held_with(name, estimate, estimate.least_request_bytes(pixels))
+
+    def _held_with(self, name: str, estimate: Estimate, request_bytes: int) -> Demand:
+        model = self._config.models[name]
+        device = estimate.held_bytes("device") + request_bytes
         context = estimate.held_bytes("context") if self._config.gpus_of(model) else 0
         return self._placed(model, device + context, estimate.held_bytes("host"))
 

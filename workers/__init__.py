@@ -32,8 +32,11 @@ memory    What the worker would hold, null where there are problems or it cannot
           but not there at all without one. Without a GPU the worker holds ``device`` and ``host``
           together. ``requests`` is what one request needs on top, on the device, while it paints a
           picture of so many pixels: a ladder, ascending, up to the largest that the worker paints;
-          empty where requests need nothing more. ``plain_pixels`` is the size of a picture whose
-          request does not say one.
+          empty where requests need nothing more. ``least_bytes`` beside ``bytes`` is what it makes
+          do with, at a price, where a budget can never give as much. ``plain_pixels`` is the size
+          of a picture whose request does not say one.
+room      Where memory has a budget, a request comes with ``X-Hotseat-Memory``: the bytes that are
+          set aside for the worker where its model lives, weights and all.
 ========  =====================================================================================
 
 `serve.run` keeps this contract; a worker brings what `serve.Worker` names. `echo` is a whole

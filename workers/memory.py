@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ class Rung:
 
     up_to_pixels: int
     size_bytes: int
+    least_bytes: int | None = None  # what it makes do with where there is no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,13 @@ class Memory:
                 for part in self.parts
             ],
             "requests": [
-                {"up_to_pixels": rung.up_to_pixels, "bytes": rung.size_bytes}
+                {
+                    "up_to_pixels": rung.up_to_pixels,
+                    "bytes": rung.size_bytes,
+                    "least_bytes": rung.size_bytes
+                    if rung.least_bytes is None
+                    else rung.least_bytes,
+                }
                 for rung in self.requests
             ],
             "plain_pixels": self.plain_pixels,
@@ -76,6 +84,13 @@ def file_bytes(path: str | Path) -> int:
         return Path(path).stat().st_size
     except OSError:
         return 0
+
+
+def return_freed() -> None:
+    """Give the system back what was freed: glibc keeps hundreds of MB of a large picture's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # another libc may have none
+    if trim is not None:
+        trim(0)
 
 
 def available_bytes() -> int:

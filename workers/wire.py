@@ -105,9 +105,12 @@ def parse_fields(fields: dict[str, Any], shape: type[T]) -> T:
 async def read_form(
     request: web.Request,
 ) -> MultiDictProxy[str | bytes | bytearray | web.FileField]:
-    """Read a form. Raises ApiError 400 for no boundary, a cut one, and odd encodings."""
+    """Read a form. Raises ApiError 400 for no boundary, a cut one, and odd encodings; 413."""
     try:
         return await request.post()
+    except web.HTTPRequestEntityTooLarge:  # bytes are the proxy's to bound: it is the fields
+        told = "the form has too many fields; send fewer"
+        raise ApiError(413, told, code="too_many_fields") from None
     except (ValueError, LookupError, RuntimeError, zlib.error) as error:  # as aiohttp raises them
         raise bad_request(f"the form cannot be read: {error}", code="invalid_form") from None
 

@@ -8,14 +8,17 @@ from contextlib import suppress
 
 import aiohttp
 
+from proxy.budget import SEAT
 from proxy.config import Timeouts
 from proxy.errors import CapacityExceeded, HotseatError, ShuttingDown, Unloaded, WorkerDied
 from proxy.forward.errand import Errand
 from proxy.forward.upstream import NotSent
-from proxy.refusals import amounts
+from proxy.memory import HOST
+from proxy.refusals import amounts, has_bytes
 from proxy.scheduler import Cause
 from proxy.seat import Lease, Seat
 
+MEMORY = "X-Hotseat-Memory"  # bytes; a worker that can do with less keeps to it
 REASON = "X-Hotseat-Reason"  # by which a worker says what an error of its own was about
 UNFRAMED_WAIT_S = 0.1
 """How long the end of an answer without length or chunks waits for word of its worker's death."""
@@ -48,7 +51,7 @@ class ToWorker:
 
     @property
     def own_headers(self) -> Mapping[str, str]:
-        return host_for(self._errand, self._seat)
+        return {**host_for(self._errand, self._seat), **room_for(self._errand.leases[-1])}
 
     def note_head(self, headers: Mapping[str, str]) -> None:
         self._errand.ran_out_of_memory = headers.get(REASON) == "out_of_memory"
@@ -74,12 +77,12 @@ class ToWorker:
         await self._see_it_gone()
         if seat.order is not None:
             return _sent_away(seat, seat.order.cause, when)
-        words = seat.process.last_words()
+        words, lease = seat.process.last_words(), self._errand.leases[-1]
         if seat.process.ran_out_of_memory:
             self._errand.ran_out_of_memory = True
-            told = _told_of_memory(self._errand.leases[-1], words)
-            return CapacityExceeded(told, retry_after_s=1.0)
-        return WorkerDied(f"{self.name} went away {when}; its last words: {words}")
+            return CapacityExceeded(_told_of_memory(lease, words), retry_after_s=1.0)
+        told = f"{self.name} went away {when}; its last words: {words}"
+        return WorkerDied(f"{told}{_suspected(lease)}")
 
     async def has_died(self) -> bool:
         with suppress(TimeoutError):
@@ -101,6 +104,14 @@ def host_for(errand: Errand, seat: Seat) -> Mapping[str, str]:
     return {"Host": host} if is_foreign and host else {}
 
 
+def room_for(lease: Lease) -> Mapping[str, str]:
+    """Tell a worker of ours what is set aside for it where its model lives, if that is counted."""
+    seat = lease.seat
+    is_on_gpu = bool(seat.setup.config.gpus_of(seat.settings))
+    there = [n for on, n in lease.charge.items() if on != SEAT and (on != HOST) == is_on_gpu]
+    return {MEMORY: str(sum(there))} if there and seat.settings.kind != "cmd" else {}
+
+
 def _sent_away(seat: Seat, cause: Cause, when: str) -> HotseatError:
     """Make the error for a worker that was ended while it still served."""
     match cause:
@@ -110,6 +121,17 @@ def _sent_away(seat: Seat, cause: Cause, when: str) -> HotseatError:
             return Unloaded(f"{seat.model} has another config now, and was ended {when}")
         case _:
             return Unloaded(f"{seat.model} was unloaded {when}")
+
+
+def _suspected(lease: Lease) -> str:
+    """Say what the likely reason is where an engine seldom says it by itself."""
+    if lease.seat.settings.kind != "sd":
+        return ""
+    needs = f", thought to be {amounts(lease.charge)}" if has_bytes(lease.charge) else ""
+    return (
+        f". Mostly an image engine ends so for want of memory{needs}: ask again, for a smaller"
+        " picture, or with vae_tiling"
+    )
 
 
 def _told_of_memory(lease: Lease, words: str) -> str:

@@ -104,6 +104,7 @@ class Rung(BaseModel):
 
     up_to_pixels: int
     count_bytes: int = Field(alias="bytes")
+    least_bytes: int | None = None  # what it makes do with where there is no more
 
 
 class Estimate(BaseModel):
@@ -118,11 +119,22 @@ class Estimate(BaseModel):
 
     def request_bytes(self, pixels: int | None) -> int:
         """Tell what a request needs on top of what is held, on the device."""
+        rung = self._rung(pixels)
+        return rung.count_bytes if rung else 0
+
+    def least_request_bytes(self, pixels: int | None) -> int:
+        """Tell what it makes do with, at a price, where there can never be as much."""
+        rung = self._rung(pixels)
+        if rung is None or rung.least_bytes is None:
+            return self.request_bytes(pixels)
+        return rung.least_bytes
+
+    def _rung(self, pixels: int | None) -> Rung | None:
         pixels = self.plain_pixels if pixels is None else pixels
         if not self.requests or pixels is None:
-            return self.requests[-1].count_bytes if self.requests else 0
-        fits = (rung.count_bytes for rung in self.requests if rung.up_to_pixels >= pixels)
-        return next(fits, self.requests[-1].count_bytes)
+            return self.requests[-1] if self.requests else None
+        fits = (rung for rung in self.requests if rung.up_to_pixels >= pixels)
+        return next(fits, self.requests[-1])
 
 
 class Problem(BaseModel):

@@ -137,11 +137,17 @@ def _picture(estimate: Estimate) -> str:
 
 
 def _pictures(outlook: Outlook, entry: Entry) -> Iterator[str]:
-    """Tell what pictures of each size need; of those that need the same, only the largest."""
+    """Tell what pictures of each size need; of those that need the same, only the largest.
+
+    One that needs less than a smaller one is decoded in tiles, as there can never be more.
+    """
     fits: dict[str, str] = {}
-    too_big = ""
+    too_big, most_bytes = "", 0
     for name, demand in entry.pictures.items():
-        told = size(sum(demand.get(on, 0) for on in entry.lives_on))
+        needed_bytes = sum(demand.get(on, 0) for on in entry.lives_on)
+        tiles = f"{HARD_SPACE}in{HARD_SPACE}tiles" if needed_bytes < most_bytes else ""
+        told = f"{size(needed_bytes)}{tiles}"
+        most_bytes = max(most_bytes, needed_bytes)
         if not outlook.fits(entry, demand):
             too_big = f"too big: {name}{HARD_SPACE}{told}, and larger ones"
             break

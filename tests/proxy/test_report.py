@@ -194,7 +194,10 @@ def test_a_model_on_the_cpu_has_all_its_parts_on_the_host(check: Check) -> None:
 
 
 def test_pictures_have_their_ladder(check: Check) -> None:
-    """The plain picture is a part; what other sizes need in all follows, up to what fits."""
+    """The plain picture is a part; what other sizes need in all follows, up to what fits.
+
+    What does not fit as a whole, and does in tiles, says so.
+    """
     options = put_flux(check.path.parent)
     printed = check(
         f"gpu: {{memory: 8GiB}}\nmodels:\n"
@@ -207,8 +210,10 @@ def test_pictures_have_their_ladder(check: Check) -> None:
     assert block.gpu == size(held + estimate.request_bytes(512**2))
     for side in (256, 512, 768):
         assert f"{side}x{side} {size(held + estimate.request_bytes(side**2))}" in block.pictures
-    too_big = size(held + estimate.request_bytes(1024**2))
-    assert f"too big: 1024x1024 {too_big}, and larger ones" in block.pictures
+    in_tiles = size(held + estimate.least_request_bytes(1024**2))
+    assert f"1024x1024 {in_tiles} in tiles" in block.pictures
+    too_big = size(held + estimate.least_request_bytes(1536**2))
+    assert f"too big: 1536x1536 {too_big}, and larger ones" in block.pictures
     assert printed.status == 0
 
 

@@ -21,7 +21,7 @@ BLACK = (
     "a picture is all black: the numbers ran over; try keep_clip_on_cpu, diffusion_flash_attn or"
     " another vae in swap.yaml"
 )
-_UNTOLD = ("prompt", "init", "mask", "references", "loras")
+_UNTOLD = ("prompt", "init", "mask", "references", "loras", "vae_bytes", "room_bytes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ import stable_diffusion_cpp.stable_diffusion_cpp as sd
 from PIL import Image
 
 from workers import serve
-from workers.sd import stop
+from workers.memory import MIB
+from workers.sd import device, pixels, stop
 from workers.sd.job import Job, Step
 from workers.sd.options import COMPONENTS, SdOptions
 
@@ -34,7 +35,6 @@ PREVIEWS = {
     "tae": sd.Preview.PREVIEW_TAE,
 }
 EVERY_STEP = 1
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SAMPLING_BEGINS, SAMPLING_ENDS = " - generating image: ", " - sampling completed"
 _NO_MEMORY = re.compile(
     r"alloc .*(?:buffer|graph) failed|cudaMalloc failed|out of memory|OutOfDeviceMemory|bad_alloc"
@@ -49,12 +49,14 @@ _lib.sd_ctx_params_init.argtypes = [ctypes.POINTER(sd.sd_ctx_params_t)]
 _lib.sd_img_gen_params_init.argtypes = [ctypes.POINTER(sd.sd_img_gen_params_t)]
 for _by_name in (_lib.str_to_sample_method, _lib.str_to_scheduler, _lib.str_to_sd_type):
     _by_name.argtypes, _by_name.restype = [ctypes.c_char_p], ctypes.c_int
-_free = ctypes.CDLL(None).free
-_free.argtypes, _free.restype = [ctypes.c_void_p], None
 
 
 class PaintFailed(Exception):
     """The engine made no picture; its context is as good as before."""
+
+
+class LoraUnfit(PaintFailed):
+    """The engine cannot make anything of the LoRAs, though by their heads they fit the model."""
 
 
 class OutOfMemory(PaintFailed):
@@ -86,6 +88,7 @@ class Engine:
         if self._stopper is not None:
             self._stopper.ask(self._at_step)
             sd.sd_set_progress_callback(self._stopper.progress, None)
+            _lib.ggml_set_abort_callback(self._stopper.aborted)
         else:
             sd.sd_set_progress_callback(self._progress, None)
 
@@ -121,6 +124,8 @@ class Engine:
         """
         if left.is_set():
             raise stop.Stopped
+        if job.vae_bytes is not None and not job.vae_tiling:
+            _hold_against(job.vae_bytes, job.room_bytes)
         keep: list[object] = []
         params = _picture_params(job, keep)
         params.seed = seed
@@ -129,12 +134,15 @@ class Engine:
         try:
             result = self._call(_lib.generate_image, self._ctx, params)
         except stop.Thrown as error:
-            raise self._paint_failure(str(error)) from error
+            raise self._thrown_failure(str(error), job) from error
         finally:
             self._sampling = False
         if not result:
             raise self._paint_failure("; ".join(self._lines) or "the engine gave no reason")
-        return _take_picture(ctypes.cast(result, ctypes.POINTER(sd.sd_image_t)))
+        image = pixels.taken(result)
+        if image is None:
+            raise PaintFailed("the engine gave an empty picture")
+        return image
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Call a C function, its last argument by reference; by the stopper if there is one."""
@@ -172,7 +180,7 @@ class Engine:
     ) -> None:
         """Keep the newest preview; the frames live no longer than this call."""
         if self._sampling and count > 0:
-            self._newest = _copied(frames[0])
+            self._newest = pixels.copied(frames[0])
 
     def _take_line(self, level: int, text: bytes, _data: object) -> None:
         """Pass on one line of the engine's log; may come from any of its threads."""
@@ -192,10 +200,28 @@ class Engine:
             )
         return serve.LoadFailed("bad_file" if _BAD_FILE.search(told) else "engine_error", told)
 
+    def _thrown_failure(self, told: str, job: Job) -> PaintFailed:
+        """Say what an exception or an assertion of the engine was about."""
+        _, assertion, condition = told.partition("GGML_ASSERT")  # after a path of the build
+        told = f"{assertion}{condition}" or told
+        failure = self._paint_failure("; ".join([*self._lines, told]))
+        if job.loras and assertion and not isinstance(failure, OutOfMemory):
+            return LoraUnfit(told)
+        return failure
+
     def _paint_failure(self, told: str) -> PaintFailed:
         if not _NO_MEMORY.search(told):
             return PaintFailed(told)
         return VaeOutOfMemory(told) if _IN_VAE.search(told) else OutOfMemory(told)
+
+
+def _hold_against(needed_bytes: int, room_bytes: int | None) -> None:
+    """Give up before a step is taken, rather than after the last one. Raises VaeOutOfMemory."""
+    free_bytes = device.free_bytes()
+    most_bytes = free_bytes if room_bytes is None else min(free_bytes, room_bytes)
+    if needed_bytes > most_bytes:
+        needed, most = needed_bytes // MIB, most_bytes // MIB
+        raise VaeOutOfMemory(f"decoding takes about {needed} MiB, and there are {most}")
 
 
 def _context_params(options: SdOptions) -> Any:
@@ -234,11 +260,11 @@ def _picture_params(job: Job, keep: list[object]) -> Any:
     if job.clip_skip is not None:
         params.clip_skip = job.clip_skip
     _fill_sampling(params.sample_params, job)
-    params.init_image = _c_image(job.init, keep)
-    params.mask_image = _c_image(job.mask, keep)
+    params.init_image = pixels.given(job.init, keep)
+    params.mask_image = pixels.given(job.mask, keep)
     if job.references:
         references = (sd.sd_image_t * len(job.references))(
-            *(_c_image(reference, keep) for reference in job.references)
+            *(pixels.given(reference, keep) for reference in job.references)
         )
         keep.append(references)
         params.ref_images, params.ref_images_count = references, len(job.references)
@@ -263,32 +289,3 @@ def _fill_sampling(sampling: Any, job: Job) -> None:
         sampling.scheduler = _lib.str_to_scheduler(job.scheduler.encode())
     if job.flow_shift is not None:
         sampling.flow_shift = job.flow_shift
-
-
-def _c_image(image: Image.Image | None, keep: list[object]) -> Any:
-    if image is None:
-        return sd.sd_image_t(0, 0, 0, None)
-    raw = image.tobytes()
-    buffer = (ctypes.c_uint8 * len(raw)).from_buffer_copy(raw)
-    keep.append(buffer)
-    pixels = ctypes.cast(buffer, ctypes.POINTER(ctypes.c_uint8))
-    return sd.sd_image_t(image.width, image.height, len(image.getbands()), pixels)
-
-
-def _take_picture(result: Any) -> Image.Image:
-    """Copy the picture out of the engine's buffers and free them; the binding leaks them."""
-    made = result[0]
-    try:
-        if not made.data:
-            raise PaintFailed("the engine gave an empty picture")
-        return _copied(made)
-    finally:
-        _free(ctypes.cast(made.data, ctypes.c_void_p))
-        _free(ctypes.cast(result, ctypes.c_void_p))
-
-
-def _copied(made: Any) -> Image.Image:
-    """Copy a picture of the engine's, as RGB."""
-    raw = ctypes.string_at(made.data, made.width * made.height * made.channel)
-    size = (made.width, made.height)
-    return Image.frombytes(MODES[made.channel], size, raw).convert("RGB")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from workers import files, memory
@@ -37,7 +37,7 @@ class Model:
         taesd = None if self.options.has_preview_tae else self.heads.get("taesd")
         return taesd or self.heads.get("vae") or self.heads.get("model")
 
-    def painted(self, pixels: int) -> Painted:
+    def painted(self, pixels: int, *, tiled: bool) -> Painted:
         """Say how a picture is painted; after one reference of its own size, where it can be."""
         family = families.family_of(self.main)
         refers = checks.references(self.options, family)
@@ -45,7 +45,7 @@ class Model:
             pixels,
             flash_attn=families.flash_attention(family, self.options.diffusion_flash_attn),
             reference_pixels=min(pixels, MAX_REFERENCE_PIXELS) if refers else 0,
-            vae_tiling=self.options.vae_tiling,
+            vae_tiling=tiled,
             vae_conv_direct=self.options.vae_conv_direct,
         )
 
@@ -100,16 +100,33 @@ def _parts(model: Model) -> Iterator[Part]:
 
 def _ladder(model: Model) -> Iterator[Rung]:
     most = model.options.max_pixels
+    tiling = model.options.vae_tiling
     for pixels in [*(side**2 for side in SIDES_PX if side**2 < most), most]:
-        needed = [_stage_needs(model, stage, pixels) for stage in STAGES]
-        yield Rung(pixels, max(needed))
+        whole, least = [
+            max(_stage_needs(model, stage, pixels, tiled=tiled) for stage in STAGES)
+            for tiled in (tiling is True, tiling is not False)
+        ]
+        yield Rung(pixels, whole, least)
 
 
-def _stage_needs(model: Model, stage: Stage, pixels: int) -> int:
+def vae_bytes(options: SdOptions) -> Callable[[int], int | None]:
+    """Make what tells the bytes for decoding so many pixels whole; None: tiles take as much."""
+    model = _model(options)
+
+    def needed(pixels: int) -> int | None:
+        whole, in_tiles = [
+            _stage_needs(model, "VAE", pixels, tiled=tiled) for tiled in (False, True)
+        ]
+        return whole if in_tiles < whole else None
+
+    return needed
+
+
+def _stage_needs(model: Model, stage: Stage, pixels: int, *, tiled: bool) -> int:
     """Reckon a stage's buffer, and its weights where they come only when it works."""
     if model.stays_on_host(stage):
         return 0
-    buffer_bytes = _buffer_bytes(model, stage, pixels)
+    buffer_bytes = _buffer_bytes(model, stage, model.painted(pixels, tiled=tiled))
     if not model.options.offload_params_to_cpu:
         return buffer_bytes
     needed = model.held_bytes[stage] + buffer_bytes
@@ -118,8 +135,7 @@ def _stage_needs(model: Model, stage: Stage, pixels: int) -> int:
     return min(needed, most) if most and stage != "VAE" else needed
 
 
-def _buffer_bytes(model: Model, stage: Stage, pixels: int) -> int:
-    painted = model.painted(pixels)
+def _buffer_bytes(model: Model, stage: Stage, painted: Painted) -> int:
     match stage:
         case "text encoder":
             return buffers.text_bytes(model.heads)

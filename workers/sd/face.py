@@ -16,8 +16,21 @@ from PIL import Image
 from pydantic import Field
 
 from workers import files, serve, wire
-from workers.sd import a1111, answers, bodies, checks, events, families, loras, plan, samplers
-from workers.sd.engine import OutOfMemory, PaintFailed, VaeOutOfMemory
+from workers.sd import (
+    a1111,
+    answers,
+    bodies,
+    checks,
+    device,
+    estimate,
+    events,
+    families,
+    loras,
+    plan,
+    room,
+    samplers,
+)
+from workers.sd.engine import LoraUnfit, OutOfMemory, PaintFailed, VaeOutOfMemory
 from workers.sd.job import Job, Step
 from workers.sd.options import COMPONENTS, SdOptions
 from workers.sd.painter import Painter
@@ -45,11 +58,13 @@ class Face:
         self._painter = Painter()
         self._turns = Turns()
         self._model: plan.Model | None = None
+        self._room = room.Room(0)
         self._can_stop = False
 
     def load(self, options: SdOptions, progress: serve.Progress) -> Mapping[str, object]:
         """Load the model; call from a thread. Returns facts. Raises serve.LoadFailed."""
         self._model = _model(options)
+        self._room = room.of(estimate.estimate(options), on_gpu=device.has_gpu())
         flash_attn = families.flash_attention(self._model.family, options.diffusion_flash_attn)
         self._can_stop = self._painter.load(
             options, WARM_UP, flash_attn=flash_attn, progress=progress
@@ -120,7 +135,8 @@ class Face:
     ) -> tuple[plan.Plan, list[answers.Encoded]]:
         """Paint n pictures, each its own turn at the engine, so that others wait for one only."""
         with self._turns.open(request.headers.get(JOB_HEADER) or uuid.uuid4().hex) as turn:
-            made = await asyncio.to_thread(plan.make, asked, self.model)
+            room_bytes = self._room.left_bytes(request.headers.get(room.HEADER))
+            made = await asyncio.to_thread(plan.make, asked, self.model, room_bytes)
             turn.plan(made.job.steps, len(made.seeds))
             encoded = []
             for number, seed in enumerate(made.seeds, 1):
@@ -141,6 +157,8 @@ class Face:
                 f"no memory for {made.job.width}x{made.job.height}: {error}; try a smaller size,"
                 " or vae_tiling"
             ) from error
+        except LoraUnfit as error:
+            raise loras.refused(made.job.loras, str(error)) from error
         except PaintFailed as error:
             raise wire.ApiError(500, f"no picture: {error}", code="engine_error") from error
 
@@ -153,7 +171,7 @@ class Face:
         except VaeOutOfMemory as error:
             if made.job.vae_tiling:
                 raise
-            log.warning("vae_tiling: painting again in tiles, for want of memory: %s", error)
+            log.warning("vae_tiling: in tiles, for want of memory: %s", error)
         tiled = replace(made, job=replace(made.job, vae_tiling=True))
         return tiled, await self._painted(turn, tiled, seed, listener)
 
@@ -240,7 +258,8 @@ def _model(options: SdOptions) -> plan.Model:
     parts = [_read(p) for name in COMPONENTS if (p := options.path_of(name)) is not None]
     family = families.family_of(main)
     return plan.Model(
-        options, family, checks.references(options, family), loras.weights_of(main, parts)
+        *(options, family, checks.references(options, family), loras.weights_of(main, parts)),
+        estimate.vae_bytes(options),
     )
 
 

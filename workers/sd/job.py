@@ -37,6 +37,8 @@ class Job:
     mask: Image.Image | None = None  # L, width x height; white is painted anew
     references: tuple[Image.Image, ...] = ()  # RGB
     vae_tiling: bool = False
+    vae_bytes: int | None = None  # for decoding it whole; None: it is done as `vae_tiling` says
+    room_bytes: int | None = None  # what was set aside for that; None: what is free
 
 
 @dataclass(frozen=True, slots=True)

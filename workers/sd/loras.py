@@ -1,7 +1,9 @@
 """LoRA files: found by name inside `lora_dir` only, and held against the model before use.
 
 The engine aborts on a LoRA of another model, so its header has to fit: modules that the model
-knows by name must have its shape, others at least its widths.
+knows by name must have its shape, others at least its widths. What passes nevertheless, for the
+engine knows more names than this, ends in an error where its assertions do not end the process
+(`stop.cpp`).
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ _PREFIX = re.compile(
     r"^(?:base_model\.model\.)?(?:model\.diffusion_model\.|diffusion_model\.|transformer\.|unet\."
     r"|lora_unet_|lora_transformer_)"
 )
-_HALF = re.compile(r"\.(lora_down|lora_up|lora_A|lora_B)(?:\.default)?\.weight$")
-_DOWN = ("lora_down", "lora_A")
+_HALF = re.compile(r"(?:\.lora_(down|up|A|B)(?:\.default)?|[._]lora\.(down|up))\.weight$")
+_DOWN = ("down", "A")
+_WHOLE = ("I64", "I32", "I16", "I8", "U8", "BOOL")  # numbers that the engine does not convert
 
 
 class Unfit(Exception):
@@ -121,11 +124,18 @@ def _hold_against(file: Path, model: Weights) -> None:
     """Raise ApiError 400 for a LoRA that the engine would abort on, or silently leave out."""
     reason = _unfitness(file, model)
     if reason is not None:
-        raise wire.bad_request(
-            f"the LoRA {file.stem!r} cannot be used with this model: {reason}",
-            param="loras",
-            code="lora_mismatch",
-        )
+        raise _unusable(f"the LoRA {file.stem!r}", reason)
+
+
+def refused(used: Iterable[Lora], told: str) -> wire.ApiError:
+    """Make the error for LoRAs whose heads fit, but which the engine can make nothing of."""
+    names = " or ".join(repr(lora.name) for lora in used)
+    return _unusable(f"the LoRA {names}", f"the engine says {told}")
+
+
+def _unusable(what: str, reason: str) -> wire.ApiError:
+    told = f"{what} cannot be used with this model: {reason}; choose one that was made for it"
+    return wire.bad_request(told, param="loras", code="lora_mismatch")
 
 
 def _unfitness(file: Path, model: Weights) -> str | None:
@@ -147,7 +157,9 @@ def _pairs(header: Header) -> dict[str, tuple[Shape, Shape]]:
     for name, shape in header.shapes.items():
         half = _HALF.search(name)
         if half:
-            (downs if half[1] in _DOWN else ups)[name[: half.start()]] = shape
+            if header.types[name] in _WHOLE:
+                raise Unfit(f"{name} holds whole numbers")
+            (downs if half[half.lastindex or 1] in _DOWN else ups)[name[: half.start()]] = shape
     if not downs:
         raise Unfit("it has no lora_down/lora_up or lora_A/lora_B pairs")
     lonely = downs.keys() ^ ups.keys()
@@ -157,7 +169,8 @@ def _pairs(header: Header) -> dict[str, tuple[Shape, Shape]]:
 
 
 def _hold_pair(module: str, down: Shape, up: Shape, model: Weights) -> None:
-    if len(down) < 2 or len(up) < 2 or down[0] != up[1]:  # noqa: PLR2004  # (rank, in), (out, rank)
+    # (rank, in), (out, rank)
+    if len(down) < 2 or len(up) < 2 or down[0] != up[1] or 0 in (*down, *up):  # noqa: PLR2004
         raise Unfit(f"the halves of {module} do not fit each other")
     outputs, inputs = up[0], down[1]
     shape = model.modules.get(_plain(module))

@@ -71,7 +71,9 @@ class SdOptions(serve.Options):
     diffusion_flash_attn: bool | None = None  # None: only where pictures turn black without it
     diffusion_conv_direct: bool = False
     vae_conv_direct: bool = False
-    vae_tiling: bool = False  # 0.4 instead of 6.7 GB for 1024x1024
+    vae_tiling: bool | Literal["auto"] = "auto"
+    """Decode in tiles: 0.4 instead of 6.7 GB for 1024x1024, but slower, and seams may show;
+    `auto`: only where there is no memory for the whole."""
     preview: Literal["none", "proj", "tae"] = "proj"
     """What pictures under way are shown by: a rough projection that costs next to nothing, or the
     `taesd`, which decodes at each step; beside a `vae`, it then does nothing else."""

@@ -38,6 +38,8 @@ class Model:
     family: Family
     references: bool
     weights: loras.Weights
+    vae_bytes: Callable[[int], int | None] = lambda _: None
+    """Tells what decoding so many pixels takes, where tiles would take less."""
 
     @property
     def lora_dir(self) -> Path | None:
@@ -78,8 +80,11 @@ class Plan:
         return image
 
 
-def make(asked: Asked, model: Model) -> Plan:
-    """Decide every number; decodes the pictures, so call it from a thread. Raises ApiError."""
+def make(asked: Asked, model: Model, room_bytes: int | None = None) -> Plan:
+    """Decide every number; decodes the pictures, so call it from a thread. Raises ApiError.
+
+    `room_bytes` were set aside for decoding; None: nobody did.
+    """
     body = asked.body
     _check_counts(body, model.options)
     images = _decoded(asked.images, model.options)
@@ -89,7 +94,7 @@ def make(asked: Asked, model: Model) -> Plan:
         told = f"a WebP has at most {WEBP_SIDE_PX} pixels a side; ask for png, or give a size"
         raise wire.bad_request(told, param="output_format")
     work = size or (_edit_size(answer, model) if images else answer)
-    job = _text_job(body, model, work)
+    job = _tiled(_text_job(body, model, work), body, model, room_bytes)
     plan = Plan(job, _seeds(body), answer)
     # a size that was asked for may have another aspect
     fit = Image.Image.resize if size is None else asked.fit or ImageOps.fit
@@ -101,9 +106,10 @@ def _check_counts(body: ImageBody, options: SdOptions) -> None:
         told = f"prompts have at most {options.max_prompt_chars} characters (max_prompt_chars)"
         raise wire.bad_request(told, param="prompt")
     if body.n > options.max_n:
-        raise wire.bad_request(f"n is at most {options.max_n}", param="n")
+        raise wire.bad_request(f"n is at most {options.max_n} (max_n)", param="n")
     if body.steps is not None and body.steps > options.max_steps:
-        raise wire.bad_request(f"steps are at most {options.max_steps}", param="steps")
+        told = f"steps are at most {options.max_steps} (max_steps)"
+        raise wire.bad_request(told, param="steps")
 
 
 def _asked_size(body: ImageBody, model: Model) -> Size | None:
@@ -112,9 +118,11 @@ def _asked_size(body: ImageBody, model: Model) -> Size | None:
     if asked is None and body.width is None and body.height is None:
         return None
     width, height = asked or model.default_size
-    size = model.rounded((body.width or width, body.height or height))
+    width = width if body.width is None else body.width
+    height = height if body.height is None else body.height
+    size = model.rounded((width, height))
     param = "size" if body.width is None and body.height is None else "width"
-    if min(body.width or width, body.height or height) < MIN_SIDE_PX:
+    if min(width, height) < MIN_SIDE_PX:
         raise wire.bad_request(f"a side is at least {MIN_SIDE_PX} px", param=param)
     if size[0] * size[1] > model.options.max_pixels:
         raise wire.bad_request(
@@ -195,9 +203,17 @@ def _text_job(body: ImageBody, model: Model, size: Size) -> Job:
         ),
         clip_skip=body.clip_skip or defaults.clip_skip,
         flow_shift=defaults.flow_shift if body.flow_shift is None else body.flow_shift,
-        vae_tiling=model.options.vae_tiling if body.vae_tiling is None else body.vae_tiling,
         loras=tuple(loras.find(model.lora_dir, n, w, model.weights) for n, w in wanted),
     )
+
+
+def _tiled(job: Job, body: ImageBody, model: Model, room_bytes: int | None) -> Job:
+    """Decide about tiles, or leave it to the engine's thread, which sees what is free."""
+    wanted = model.options.vae_tiling if body.vae_tiling is None else body.vae_tiling
+    if wanted != "auto":
+        return replace(job, vae_tiling=wanted)
+    whole_bytes = model.vae_bytes(job.width * job.height)
+    return replace(job, vae_bytes=whole_bytes, room_bytes=room_bytes)
 
 
 def _first(*values: float | None) -> float:

@@ -1,8 +1,10 @@
-// Lets the progress callback of stable-diffusion.cpp 0.4.7 stop the generation under way.
-// The engine has no way to be told; but it is C++, and unwinds when its callback throws.
+// Lets the progress callback of stable-diffusion.cpp 0.4.7 stop the generation under way, and
+// turns its assertions into errors. The engine has no way to be told of a stop, and would end the
+// process; but it is C++, and unwinds when its callbacks throw.
 // Compiled by stop.py; needs no header of the engine and nothing to link with.
+#include <cstdio>
 #include <cstring>
-#include <exception>
+#include <stdexcept>
 
 namespace {
 struct Stop {};
@@ -20,6 +22,14 @@ void stop_when(Progress asked) { wants_stop = asked; }
 // Give this one to sd_set_progress_callback.
 void progress(int step, int steps, float step_s, void*) {
     if (wants_stop && wants_stop(step, steps, step_s) && guarded) throw Stop{};
+}
+
+// Give this one to ggml_set_abort_callback. A graph that cannot be built is no reason to die. After
+// any other abort, such as a device's, nothing that the engine holds can be trusted: returning
+// ends the process.
+void aborted(const char* message) {
+    std::fprintf(stderr, "error: %s\n", message);
+    if (guarded && std::strstr(message, "GGML_ASSERT")) throw std::runtime_error(message);
 }
 
 // call(function, a, b) = function(a, b), with every exception turned into an Outcome.

@@ -43,6 +43,7 @@ class Stopper:
             *(ctypes.POINTER(ctypes.c_int), ctypes.c_char_p, ctypes.c_int),
         ]
         self.progress = ctypes.cast(library.progress, ctypes.c_void_p)
+        self.aborted = ctypes.cast(library.aborted, ctypes.c_void_p)
         self._asked: object = None
 
     def ask(self, wants_stop: WantsStop) -> None:
