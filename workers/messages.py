@@ -23,9 +23,10 @@ class TextPart(wire.Body):
 
 
 class ImageUrl(wire.Body):
-    """Where a picture is: only in the URL itself."""
+    """Where a picture is: only in the URL itself; and how closely to look at it."""
 
     url: str
+    detail: str | None = None
 
 
 class ImagePart(wire.Body):
@@ -37,6 +38,10 @@ class ImagePart(wire.Body):
     @property
     def url(self) -> str:
         return self.image_url if isinstance(self.image_url, str) else self.image_url.url
+
+    @property
+    def detail(self) -> str | None:
+        return None if isinstance(self.image_url, str) else self.image_url.detail
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from workers import wire
 
 MAX_PIXELS = 50_000_000
+# no others: Pillow hands some of them, such as EPS, to programs of the system
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 EXIF_ORIENTATION = 0x0112
 FIRST_TURNED_ORIENTATION = 5  # 5 to 8 swap width and height
 Convert = Callable[[Image.Image], Image.Image]
@@ -63,12 +65,12 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     convert: Convert | None = None,
 ) -> Picture:
-    """Decode a picture of any format that Pillow knows; the first frame of an animation.
+    """Decode a picture of one of `FORMATS`; the first frame of an animation.
 
     `side_px`: what the model will look at; a JPEG may be decoded at a fraction of its size as
     long as both sides stay at least that long. `convert`: `to_rgb` unless told otherwise. Raises
-    ApiError 400 `invalid_image`, or 413 `image_too_large` from the header alone, before a pixel
-    is decoded.
+    ApiError 400: `invalid_image`, or `image_too_large` from the header alone, before a pixel is
+    decoded.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow raises above twice this
     try:
@@ -91,26 +93,31 @@ def decode(
 def _decode(
     raw: bytes, side_px: int | None, max_pixels: int, param: str, convert: Convert
 ) -> Picture:
-    image: Image.Image = Image.open(io.BytesIO(raw))
+    image: Image.Image = Image.open(io.BytesIO(raw), formats=FORMATS)
     width, height = image.size
     if width * height > max_pixels:
         raise _too_large(f"{width}x{height}", max_pixels, param)
     is_turned = image.getexif().get(EXIF_ORIENTATION, 1) >= FIRST_TURNED_ORIENTATION
     if is_turned and image.format != "TIFF":  # of a TIFF Pillow tells the upright size
         width, height = height, width
-    if image.format == "JPEG" and side_px is not None:
+    if image.format in ("JPEG", "MPO") and side_px is not None:
         image.draft("RGB", (side_px, side_px))
     image.load()
-    return Picture(convert(ImageOps.exif_transpose(image)), width, height)
+    ImageOps.exif_transpose(image, in_place=True)  # a copy would take as much again
+    return Picture(convert(image), width, height)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB: alpha over white, 16-bit grey scaled and not clipped."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode.startswith("I"):
         return image.convert("F").point(lambda value: value / 257).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        paper = Image.new("RGB", image.size, "white")
+        paper.paste(image, mask=image)
+        return paper
     return image.convert("RGB")
 
 
@@ -127,9 +134,5 @@ def to_mask(image: Image.Image) -> Image.Image:
 
 
 def _too_large(what: str, max_pixels: int, param: str) -> wire.ApiError:
-    return wire.ApiError(
-        413,
-        f"the picture is too large: {what} is over {max_pixels} pixels; send a smaller one",
-        code="image_too_large",
-        param=param,
-    )
+    told = f"the picture is too large: {what} is over {max_pixels} pixels; send a smaller one"
+    return wire.bad_request(told, param=param, code="image_too_large")

@@ -48,6 +48,7 @@ async def test_cut_files_are_found_out(tmp_path: Path, chat_bytes: bytes, part: 
         ({"model": "chat.gguf", "mmproj": "chat.gguf"}, "mmproj", "not a projector"),
         ({"model": "embed.gguf"}, "embedding", "embedding: true"),
         ({"model": "chat.gguf", "chat_template": "no.jinja"}, "chat_template", "no such file"),
+        ({"model": "chat.gguf", "chat_template": "lama3"}, "chat_template", "chatml, vicuna"),
         ({"model": "chat.gguf", "pooling_type": "mean"}, "pooling_type", "embedding: true"),
         (
             {"model": "chat.gguf", "flash_attn": "off", "type_v": "q8_0"},

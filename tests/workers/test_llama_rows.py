@@ -11,13 +11,16 @@ import pytest
 from llama_cpp import _utils, llama_cpp
 from PIL import Image
 
+from tests.workers.drawn import encoded
+from workers.llama.album import Item, Media, cells
 from workers.llama.enginelog import ERROR, EngineLog
+from workers.llama.eyes import Eyes, Shown
 from workers.llama.generator import INTERRUPTED, NO_MEMORY, NO_ROOM, Generator
 from workers.llama.loading import Loaded, Loader
 from workers.llama.options import LlamaOptions
 from workers.llama.rows import Finish, Generation
 from workers.llama.sampling import Sampler, Sampling
-from workers.llama.vision import CANNOT_ENCODE, Item, Media
+from workers.llama.vision import CANNOT_ENCODE
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
 
@@ -69,12 +72,13 @@ def make(loaded: Loaded, ends: list[Finish]) -> Make:
     return generation
 
 
-def shown(loaded: Loaded) -> list[Item]:
+def shown(loaded: Loaded, colour: str = "red", more: str = "") -> list[Item]:
     """Make a prompt with some words, a picture and more words."""
     assert loaded.vision is not None
-    picture = Image.new("RGB", (64, 64), "red")
-    text = f"What colour is this? {loaded.vision.marker} Say."
-    return loaded.vision.prompt(loaded.vocabulary, text, [picture])
+    eyes = Eyes(loaded.vision, loaded.vocabulary, loaded.options, loaded.n_ctx)
+    picture = Shown(encoded(Image.new("RGB", (64, 64), colour)), "messages")
+    text = f"What colour is this? {loaded.vision.marker} Say.{more}"
+    return eyes.prompt(text, [picture])
 
 
 def run(generator: Generator, *generations: Generation, steps: int = 50) -> None:
@@ -88,20 +92,55 @@ def run(generator: Generator, *generations: Generation, steps: int = 50) -> None
     pytest.fail("the generator goes on and on")
 
 
-def test_idle_rows_hold_no_pictures(loaded: Loaded, make: Make, ends: list[Finish]) -> None:
-    """When an answer has ended its pictures go, and the words before them can be reused."""
+def test_a_conversation_goes_on_from_its_picture(
+    loaded: Loaded, make: Make, ends: list[Finish]
+) -> None:
+    """What begins with the same picture is found in the cache; another one only up to there."""
     generator = Generator(loaded)
     prompt = shown(loaded)
     before = next(n for n, item in enumerate(prompt) if isinstance(item, Media))
-
     run(generator, make(prompt))
-    again = make(shown(loaded))
-    run(generator, again)
 
-    held = [item for row in generator._rows for item in row.items]
-    assert ends == ["length", "length"]
-    assert not any(isinstance(item, Media) for item in held)
-    assert again.cached_tokens == before > 0
+    longer = make(shown(loaded, more=" Please."))
+    run(generator, longer)
+    other = make(shown(loaded, "blue"))
+    run(generator, other)
+
+    assert ends == ["length"] * 3
+    assert longer.cached_tokens >= cells(prompt) - 1
+    assert other.cached_tokens == before > 0
+
+
+def test_idle_rows_hold_no_pixels(loaded: Loaded, make: Make) -> None:
+    """When an answer has ended, what is left of its pictures is what tells them apart."""
+    generator = Generator(loaded)
+
+    run(generator, make(shown(loaded, "green")))
+
+    held = [item for row in generator._rows for item in row.items if isinstance(item, Media)]
+    assert held
+    assert {(media.pixels, media.encoding) for media in held} == {(None, None)}
+
+
+def test_an_answer_put_aside_sees_its_picture_again(
+    loaded: Loaded, make: Make, ends: list[Finish]
+) -> None:
+    """It is computed anew from the encoding: the picture is encoded once."""
+    assert loaded.vision is not None
+    generator, before = Generator(loaded), loaded.vision.encoded
+    elder, younger = make([*loaded.vocabulary.prompt("Hello")], 40), make(shown(loaded, "purple"))
+    generator.submit(elder)
+    generator.submit(younger)
+    generator._step()
+
+    assert generator._make_room()
+    run(generator, steps=200)
+
+    assert generator.counts["put_aside"] == 1
+    assert len(ends) == 2
+    assert "error" not in ends
+    assert len(younger.generated) > 0
+    assert loaded.vision.encoded == before + 1
 
 
 @pytest.mark.parametrize("result", [CANNOT_ENCODE, -1, -3, 7])

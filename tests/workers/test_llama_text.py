@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.llama.template import CHATML, VICUNA, ChatTemplate, TemplateFailed
+from workers.llama.formats import CHATML, VICUNA
+from workers.llama.template import ChatTemplate, TemplateFailed
 from workers.llama.text import TextStream, held_back
 from workers.llama.tools import (
     Arguments,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from tests.workers import launch
 from tests.workers.drawn import data_uri, encoded
+from workers import pictures
 
 pytestmark = [
     pytest.mark.engine,
@@ -23,6 +27,10 @@ pytestmark = [
 COLOURS = {"red": (220, 20, 20), "green": (20, 160, 40), "blue": (20, 60, 220)}
 N_CTX = 64
 QUESTION = "What color is it?"
+STRANGE_FORMS = (
+    *("cmyk", "palette", "clear", "animated"),
+    *("turned", "wrong label", "polyglot", "no head"),
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["llava", "minicpmv"])
@@ -62,8 +70,48 @@ def words(said: Any) -> str:
     return said["choices"][0]["message"]["content"]
 
 
+def circle(colour: str) -> Image.Image:
+    return Image.open(io.BytesIO(pictures.bytes_of(picture(colour), param="")))
+
+
+def header_of(side_px: int) -> bytes:
+    """Make a PNG whose header tells of so many pixels, and that has none."""
+    fields = struct.pack(">IIBBBBB", side_px, side_px, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", fields), (b"IDAT", zlib.compress(b"nothing"))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def strange_forms() -> dict[str, str]:
+    """Draw a blue circle in ways that are not every day's."""
+    blue, red = circle("blue"), circle("red")
+    clear = blue.convert("RGBA")
+    clear.putalpha(blue.convert("L").point(lambda value: 0 if value > 250 else 255))
+    upside_down = Image.Exif()
+    upside_down[pictures.EXIF_ORIENTATION] = 3
+    turned = blue.rotate(180)
+    return {
+        "cmyk": data_uri(encoded(blue.convert("CMYK"), "JPEG"), "jpeg"),
+        "palette": data_uri(encoded(blue.convert("P"))),
+        "clear": data_uri(encoded(clear)),
+        "animated": data_uri(encoded(blue, "GIF", save_all=True, append_images=[red]), "gif"),
+        "turned": data_uri(encoded(turned, "JPEG", exif=upside_down.tobytes()), "jpeg"),
+        "wrong label": data_uri(encoded(blue), "jpeg"),
+        "polyglot": data_uri(encoded(blue) + b"<script>alert(1)</script>PK\x05\x06"),
+        "no head": data_uri(encoded(blue)).split(",", 1)[1],
+    }
+
+
+@pytest.mark.parametrize("form", STRANGE_FORMS)
+async def test_strange_forms_are_seen(worker: launch.Launched, form: str) -> None:
+    """Whatever lies around or behind the pixels, it is the first picture that counts."""
+    assert "blue" in words(await told(worker, shown(strange_forms()[form])))
+
+
 @pytest.mark.parametrize("colour", COLOURS)
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 async def test_colour_is_seen(worker: launch.Launched, colour: str, form: str) -> None:
     """The answer names the colour that was shown, in every common format."""
     said = await told(worker, shown({"url": picture(colour, form=form)}))
@@ -131,7 +179,15 @@ async def test_marker_in_a_text_is_text(worker: launch.Launched, text: str) -> N
         ("file:///etc/passwd", "unsupported_image_url"),
         ("data:image/png;base64,", "invalid_image"),
         ("data:image/png;base64,Z2FyYmFnZQ==", "invalid_image"),
+        ("data:image/png;base64,!!!!", "invalid_image"),
+        ("data:text/html;base64,PGI+", "unsupported_image_url"),
+        ("data:image/svg+xml;base64,PHN2Zy8+", "invalid_image"),
+        (data_uri(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "invalid_image"),
+        (data_uri(b"%PDF-1.7\n" + encoded(Image.new("RGB", (9, 9)))), "invalid_image"),
+        (data_uri(header_of(8)), "invalid_image"),
         (picture("red")[:202], "invalid_image"),
+        (picture("red", form="JPEG")[:823], "invalid_image"),
+        (picture("red", form="GIF")[:202], "invalid_image"),
     ],
 )
 async def test_bad_pictures_are_refused(worker: launch.Launched, url: str, code: str) -> None:
@@ -139,6 +195,15 @@ async def test_bad_pictures_are_refused(worker: launch.Launched, url: str, code:
     error = (await told(worker, shown(url), status=400))["error"]
 
     assert (error["code"], error["param"]) == (code, "messages.0.content")
+
+
+async def test_a_bomb_is_refused_by_its_header(worker: launch.Launched) -> None:
+    """A picture of 3.6 gigapixels is refused before a pixel of it has a place in memory."""
+    error = (await told(worker, shown(data_uri(header_of(60_000))), status=400))["error"]
+
+    assert error["code"] == "image_too_large"
+    assert "over 50000000 pixels" in error["message"]
+    assert "red" in words(await told(worker, shown(picture("red"))))
 
 
 async def test_strange_shapes_are_survived(worker: launch.Launched) -> None:

@@ -11,13 +11,13 @@ from typing import Self
 
 from workers import wire
 from workers.llama import options as llama_options
+from workers.llama.album import Item, cells, picture_cells
 from workers.llama.bodies import SamplingBody
 from workers.llama.generator import Generator
 from workers.llama.rows import Finish, Generation
 from workers.llama.sampling import BadGrammar, Sampled, Sampler, Sampling
 from workers.llama.text import TextStream
 from workers.llama.timings import Work, told
-from workers.llama.vision import Item, Media
 from workers.llama.vocabulary import MOST_BYTES_PER_TOKEN, Vocabulary
 
 RANDOM_SEED = 0xFFFFFFFF  # the engine's word for "any", which is the same one in every process
@@ -47,14 +47,16 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    image_tokens: int
 
     @property
     def body(self) -> dict[str, object]:
+        details = {"cached_tokens": self.cached_tokens, "image_tokens": self.image_tokens}
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "prompt_tokens_details": details,
         }
 
 
@@ -147,7 +149,14 @@ class Answer:
                 max(g.cached_tokens for g in generations[first : first + each])
                 for first in range(0, len(generations), each)
             ),
+            sum(picture_cells(prompt) for prompt in self._prompts),
         )
+
+    @property
+    def took_ms(self) -> float:
+        """Tell what the engine took for the choices that have ended, one after the other."""
+        works = [_work(choice.generation) for choice in self._choices]
+        return 1000 * sum(work.prompt_s + work.steps_s for work in works)
 
     @property
     def timings(self) -> dict[str, object]:
@@ -178,18 +187,18 @@ def failure(no_memory: bool) -> wire.ApiError:  # noqa: FBT001  # what the engin
     return wire.ApiError(500, "the engine could not compute this; see its log")
 
 
-def cells(prompt: Sequence[Item]) -> int:
-    """Count what a prompt takes of the context, pictures too."""
-    return sum(item.cells if isinstance(item, Media) else 1 for item in prompt)
+def refuse_too_long(used: int, n_ctx: int, param: str, *, pictures: int = 0) -> None:
+    """Raise ApiError 400 for a prompt that leaves no room for one token of an answer.
 
-
-def refuse_too_long(used: int, n_ctx: int, param: str) -> None:
-    """Raise ApiError 400 for a prompt that leaves no room for one token of an answer."""
+    `pictures`: how many it has; then there may be more of it than was counted.
+    """
     if used >= n_ctx:
+        has = f"at least {used} with its pictures ({pictures})" if pictures else f"{used}"
+        shorten = "send fewer or smaller ones" if pictures else "shorten it"
         raise wire.bad_request(
             # LiteLLM and crewAI know the error by these words of OpenAI's
-            f"This model's maximum context length is {n_ctx} tokens, but the prompt has {used};"
-            " shorten it, or raise n_ctx in the model's options",
+            f"This model's maximum context length is {n_ctx} tokens, but the prompt has {has};"
+            f" {shorten}, or raise n_ctx in the model's options",
             code="context_length_exceeded",
             param=param,
         )

@@ -12,12 +12,13 @@ from aiohttp import web
 
 from workers import wire
 from workers.llama import answers, conversation, tools
+from workers.llama.album import Item
 from workers.llama.bodies import ChatBody
+from workers.llama.eyes import Eyes
 from workers.llama.generator import Generator
 from workers.llama.loading import Loaded
 from workers.llama.sampling import Sampled, Sampler
 from workers.llama.template import ChatTemplate
-from workers.llama.vision import CannotRead, Item, Media
 from workers.llama.vocabulary import Vocabulary
 
 
@@ -75,11 +76,14 @@ class Reply:
 class Chat:
     """The chat endpoint of a loaded model."""
 
-    def __init__(self, loaded: Loaded, generator: Generator, template: ChatTemplate) -> None:
+    def __init__(
+        self, loaded: Loaded, generator: Generator, template: ChatTemplate, eyes: Eyes | None
+    ) -> None:
         self._loaded = loaded
         self._vocabulary = loaded.vocabulary
         self._generator = generator
         self._template = template
+        self._eyes = eyes
         tokens = (loaded.vocabulary.single_token(text) for text in tools.CONTROL_TEXTS)
         self._call_tokens = frozenset(token for token in tokens if token is not None)
 
@@ -106,35 +110,26 @@ class Chat:
         self, body: ChatBody
     ) -> tuple[conversation.Conversation, list[Item], list[Sampler]]:
         """Do what takes a while, away from the event loop. Raises ApiError 400."""
-        vision = self._loaded.vision
+        options = self._loaded.options
         asked = conversation.read(
             body,
             self._template,
-            vision.marker if vision else None,
-            allow_grammar=self._loaded.options.allow_grammar,
+            self._eyes.vision.marker if self._eyes else None,
+            allow_grammar=options.allow_grammar,
+            max_images=options.max_images,
         )
         answers.refuse_unreadable(asked.prompt, self._loaded.n_ctx, "messages")
         prompt = self._items(asked)
-        answers.refuse_too_long(answers.cells(prompt), self._loaded.n_ctx, "messages")
         top = (body.top_logprobs or 0) if body.logprobs else None
-        wanted = answers.sampling(
-            body, self._loaded.options.defaults, grammar=asked.grammar, top_logprobs=top
-        )
+        wanted = answers.sampling(body, options.defaults, grammar=asked.grammar, top_logprobs=top)
         return asked, prompt, answers.samplers(self._vocabulary, wanted, body.n)
 
     def _items(self, asked: conversation.Conversation) -> list[Item]:
-        if not asked.pictures or self._loaded.vision is None:
-            tokens: list[Item] = [*self._vocabulary.prompt(asked.prompt)]
-            return tokens or [self._vocabulary.warm_up_token()]
-        try:
-            items = self._loaded.vision.prompt(self._vocabulary, asked.prompt, asked.pictures)
-        except CannotRead:
-            raise wire.bad_request(
-                "the model cannot make tokens of these pictures", param="messages"
-            ) from None
-        if isinstance(items[-1], Media):
-            raise wire.bad_request("the prompt must not end with a picture", param="messages")
-        return items
+        if asked.shown and self._eyes is not None:
+            return self._eyes.prompt(asked.prompt, asked.shown)
+        tokens: list[Item] = [*self._vocabulary.prompt(asked.prompt)]
+        answers.refuse_too_long(len(tokens), self._loaded.n_ctx, "messages")
+        return tokens or [self._vocabulary.warm_up_token()]
 
     def _piece_of(self, asked: conversation.Conversation) -> Callable[[int], bytes]:
         shown = self._call_tokens if asked.free_tools and not asked.must_call else frozenset()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workers import files, serve
+from workers.llama.formats import FORMATS
 from workers.llama.options import LlamaOptions
 
 PROJECTOR_ARCHITECTURE = "clip"
@@ -97,6 +98,17 @@ def _clashes(options: LlamaOptions) -> Iterator[serve.Problem]:
         )
     if options.pooling_type is not None and not options.embedding:
         yield serve.Problem("pooling_type", "only used with `embedding: true`", "bad_options")
-    template = options.chat_template_file
-    if template is not None and not Path(template).is_file():
-        yield serve.Problem("chat_template", f"no such file: {template}")
+    yield from _template(options)
+
+
+def _template(options: LlamaOptions) -> Iterator[serve.Problem]:
+    file, text = options.chat_template_file, options.chat_template
+    if file is not None and not Path(file).is_file():
+        yield serve.Problem("chat_template", f"no such file: {file}")
+    elif file is None and text and "{" not in text and text not in FORMATS:
+        yield serve.Problem(
+            "chat_template",
+            f"{text[:40]!r} is no template: give Jinja text, the path of a .jinja file, or one of"
+            f" {', '.join(FORMATS)}",
+            "bad_options",
+        )

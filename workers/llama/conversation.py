@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
-
 from workers import pictures, wire
 from workers.llama import gbnf, grammar
 from workers.llama.bodies import ChatBody, Message, NamedChoice, SamplingBody, ToolBody
+from workers.llama.eyes import Shown, is_low
 from workers.llama.template import ChatTemplate, TemplateFailed
 from workers.llama.tools import (
     ForcedScanner,
@@ -24,8 +23,6 @@ from workers.llama.tools import (
 )
 from workers.messages import ImagePart
 
-MAX_SIDE_PX = 2048  # no projector looks closer, and the engine's own resizing is slow
-MAX_PICTURES = 64  # all are in memory at once, at up to 12 MB each
 ROLES = {"developer": "system"}  # OpenAI's newer name
 
 
@@ -34,7 +31,7 @@ class Conversation:
     """What a chat request asks for."""
 
     prompt: str  # with a marker for each picture
-    pictures: Sequence[Image.Image] = ()
+    shown: Sequence[Shown] = ()
     grammar: str | None = None
     free_tools: frozenset[str] = field(default_factory=frozenset)  # the model may call these
     must_call: bool = False
@@ -46,17 +43,28 @@ class Conversation:
 
 
 def read(
-    body: ChatBody, template: ChatTemplate, marker: str | None, *, allow_grammar: bool = False
+    body: ChatBody,
+    template: ChatTemplate,
+    marker: str | None,
+    *,
+    allow_grammar: bool = False,
+    max_images: int = 0,
 ) -> Conversation:
-    """Make sense of a request; decodes its pictures. Raises ApiError 400.
+    """Make sense of a request; takes its pictures from base64, no further. Raises ApiError 400.
 
     `marker` stands for a picture in the prompt; None: the model reads none.
     """
     given = foreign_grammar(body, allowed=allow_grammar)
     offered = _offered_tools(body)
     must_call = body.tool_choice == "required" or isinstance(body.tool_choice, NamedChoice)
-    found: list[Image.Image] = []
+    found: list[Shown] = []
     messages = [_message(m, n, marker, found) for n, m in enumerate(body.messages)]
+    if marker is not None and len(found) > max_images:
+        raise wire.bad_request(
+            f"{len(found)} pictures are too many; send at most {max_images} in one request",
+            param="messages",
+            code="too_many_images",
+        )
     tools = [tool.model_dump(exclude_none=True) for tool in offered] or None
     as_tools = [_tool(tool) for tool in offered]
     if tools and not template.knows_tools:
@@ -98,7 +106,7 @@ def _tool(body: ToolBody) -> Tool:
 
 
 def _message(
-    message: Message, number: int, marker: str | None, found: list[Image.Image]
+    message: Message, number: int, marker: str | None, found: list[Shown]
 ) -> dict[str, Any]:
     """Make a template's message: one string, a marker for each picture, arguments as objects."""
     plain = message.model_dump(exclude={"content"}, exclude_none=True)
@@ -111,7 +119,7 @@ def _message(
     return plain
 
 
-def _text(message: Message, number: int, marker: str | None, found: list[Image.Image]) -> str:
+def _text(message: Message, number: int, marker: str | None, found: list[Shown]) -> str:
     if message.content is None or isinstance(message.content, str):
         return message.content or ""
     param = f"messages.{number}.content"
@@ -127,11 +135,8 @@ def _text(message: Message, number: int, marker: str | None, found: list[Image.I
                 param=param,
                 code="images_not_supported",
             )
-        if len(found) == MAX_PICTURES:
-            raise wire.bad_request(f"at most {MAX_PICTURES} pictures at once", param=param)
-        picture = pictures.from_url(part.url, param=param, side_px=MAX_SIDE_PX).image
-        picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-        found.append(picture)
+        raw = pictures.bytes_of(part.url, param=param)
+        found.append(Shown(raw, param, is_low=is_low(part.detail, param=param)))
         texts.append(marker)
     return "".join(texts)
 

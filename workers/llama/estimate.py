@@ -65,6 +65,7 @@ def _parts(options: LlamaOptions) -> Iterator[Part]:
         yield from _context(options, header, split)
     if options.mmproj is not None:
         yield from _projector(options.mmproj, all_of_it)
+        yield Part("encoded pictures, kept", "host", options.image_cache_mib * MIB)
 
 
 def _understood(path: str) -> Header | None:

@@ -10,17 +10,20 @@ from typing import NoReturn
 from aiohttp import web
 from llama_cpp import llama_cpp
 
-from workers import files, serve, wire
+from workers import descriptions, serve, wire
 from workers.llama import answers
 from workers.llama.bodies import DetokenizeBody, TokenizeBody
 from workers.llama.chat import Chat
 from workers.llama.completions import Completions
+from workers.llama.describing import Describer
 from workers.llama.embedder import Embedder
 from workers.llama.enginelog import EngineLog
+from workers.llama.eyes import Eyes
+from workers.llama.formats import CHATML, FORMATS, VICUNA
 from workers.llama.generator import Generator
 from workers.llama.loading import Loaded, Loader
 from workers.llama.options import LlamaOptions
-from workers.llama.template import CHATML, VICUNA, ChatTemplate, TemplateFailed
+from workers.llama.template import ChatTemplate, TemplateFailed
 from workers.llama.vectors import Vectors
 
 PROJECTORS = {"mlp": "llava", "mlp_norm": "llava", "resampler": "minicpmv"}
@@ -68,32 +71,40 @@ class Face:
 class Speaking:
     """A model that goes on with texts."""
 
-    endpoints = ("chat", "completions")
-
     def __init__(self, loaded: Loaded) -> None:
         """Prepare the model. Raises LoadFailed for a chat template that is broken."""
         self._loaded = loaded
         self._template = _template(loaded)
+        self._eyes = _eyes(loaded)
+        self.endpoints = ("chat", "completions", *(["descriptions"] if self._eyes else []))
         self.engine = Generator(loaded)
 
     def routes(self) -> list[web.RouteDef]:
-        chat = Chat(self._loaded, self.engine, self._template)
+        chat = Chat(self._loaded, self.engine, self._template, self._eyes)
         completions = Completions(self._loaded, self.engine)
         return [
             *wire.with_and_without_v1("/chat/completions", chat.complete),
             *wire.with_and_without_v1("/completions", completions.complete),
+            *self._descriptions(),
             *wire.with_and_without_v1("/embeddings", _refuse_to_read),
             *wire.with_and_without_v1("/rerank", _refuse_to_read),
             *_common_routes(self._loaded, self._props),
         ]
 
+    def _descriptions(self) -> list[web.RouteDef]:
+        if self._eyes is None:
+            return wire.with_and_without_v1("/images/descriptions", _refuse_to_look)
+        describer = Describer(self._loaded, self.engine, self._template, self._eyes)
+        return descriptions.Face(describer).routes()
+
     async def _props(self, _request: web.Request) -> web.Response:
         state = {"busy": self.engine.busy, "waiting": self.engine.waiting}
+        seen = self._eyes.counts if self._eyes else {}
         return web.json_response(
             {
                 **_props(self._loaded),
                 "chat_template": self._template.source,
-                "counts": self.engine.counts | state,
+                "counts": self.engine.counts | state | seen,
             }
         )
 
@@ -125,6 +136,13 @@ async def _refuse_to_read(_request: web.Request) -> NoReturn:
         "this model is loaded for chat; embeddings and reranking need an entry with"
         " `embedding: true`",
         code="unsupported_endpoint",
+    )
+
+
+async def _refuse_to_look(_request: web.Request) -> NoReturn:
+    raise wire.bad_request(
+        "this model reads no pictures; use another one, or give it an mmproj",
+        code="images_not_supported",
     )
 
 
@@ -174,8 +192,8 @@ def _facts(loaded: Loaded) -> dict[str, object]:
         "gpu_offload": offload,
         "modalities": _modalities(loaded),
     }
-    if options.mmproj is not None:
-        kind = str(files.read_gguf(options.mmproj).keys.get("clip.projector_type"))
+    if loaded.vision is not None:
+        kind = str(loaded.vision.header.keys.get("clip.projector_type"))
         facts["vision"] = PROJECTORS.get(kind, kind)
     if options.n_gpu_layers > 0 and not offload:
         facts["warnings"] = [_NO_OFFLOAD.format(options.n_gpu_layers)]
@@ -195,13 +213,19 @@ def _modalities(loaded: Loaded) -> list[str]:
     return ["text", "image"] if loaded.vision else ["text"]
 
 
+def _eyes(loaded: Loaded) -> Eyes | None:
+    if loaded.vision is None:
+        return None
+    return Eyes(loaded.vision, loaded.vocabulary, loaded.options, loaded.n_ctx)
+
+
 def _template(loaded: Loaded) -> ChatTemplate:
     """Choose the chat template: the option's, the file's, else the one such models use."""
     file, given = loaded.options.chat_template_file, loaded.options.chat_template
     if file is not None:
         given = Path(file).read_bytes().decode(errors="replace")
     own = llama_cpp.llama_model_chat_template(loaded.model, None)
-    source = given or (own.decode(errors="replace") if own else None)
+    source = FORMATS.get(given or "", given) or (own.decode(errors="replace") if own else None)
     words = loaded.vocabulary
     try:
         return ChatTemplate(

@@ -2,8 +2,8 @@
 
 Every step decodes one batch: the newest token of each sequence that is answering, and as much as
 fits of the prompts of those that are not yet. What a sequence holds stays in the KV cache when
-its answer ends, and the next prompt that begins the same way goes on from there; pictures are
-never reused, for their tokens do not tell what they show.
+its answer ends, and the next prompt that begins the same way goes on from there. Pictures are the
+same where their content is.
 
 The sequences share the cells of the cache. When these run out, idle sequences are forgotten
 first; then the youngest answer is put aside, and computed again when another one has ended.
@@ -23,10 +23,10 @@ from collections.abc import Iterator
 import numpy as np
 from llama_cpp import llama_cpp
 
+from workers.llama.album import Media, cells, positions
 from workers.llama.loading import Loaded
 from workers.llama.rows import Finish, Generation, Row, common
 from workers.llama.sampling import Table
-from workers.llama.vision import Media
 
 log = logging.getLogger(__name__)
 
@@ -128,24 +128,25 @@ class Generator:
     def _give(self, generation: Generation, free: list[Row]) -> None:
         """Seat a generation in a free row, on top of the longest prefix that any row holds."""
         items = [*generation.prompt, *generation.generated]
-        prefixes = {row.id: common(row.reusable, items) for row in self._rows}
+        prefixes = {row.id: common(row.held, items) for row in self._rows}
         best = max(self._rows, key=lambda row: (prefixes[row.id], row in free))
         shared = min(prefixes[best.id], len(items) - 1)  # the last one gives logits
         if llama_cpp.llama_memory_seq_pos_min(self._memory, best.id) > 0:
             shared = 0  # a sliding window or a recurrent state has lost the beginning
+        reach = positions(items[:shared])
         # in place when most of the row is of use; else its conversation may well come again
-        in_place = best in free and 2 * shared >= best.done
+        in_place = best in free and 2 * reach >= best.position
         row = best if in_place else min(free, key=lambda row: row.turn)
         if row is not best:
             self._forget(row)
             if shared:
-                llama_cpp.llama_memory_seq_cp(self._memory, best.id, row.id, 0, shared)
-        elif not self._cut(row, shared):
-            shared = 0
-        row.items, row.done, row.position = items, shared, shared
+                llama_cpp.llama_memory_seq_cp(self._memory, best.id, row.id, 0, reach)
+        elif not self._cut(row, reach):
+            shared = reach = 0
+        row.items, row.done, row.position = items, shared, reach
         row.generation, row.turn = generation, next(self._turns)
         if not generation.generated:
-            generation.cached_tokens = shared
+            generation.cached_tokens = cells(items[:shared])
             generation.watch.begin(time.monotonic())
             self.counts["started"] += 1
 
@@ -269,20 +270,10 @@ class Generator:
     def _end(self, row: Row, finish: Finish) -> None:
         generation = row.generation
         assert generation is not None  # noqa: S101  # only rows with one end
-        row.generation = None
-        self._let_go_of_pictures(row)
+        row.rest()
         self._tell_end(generation, finish)
         self._waiting.extendleft(self._put_aside)
         self._put_aside.clear()
-
-    def _let_go_of_pictures(self, row: Row) -> None:
-        """Cut a row back to what can be reused, for a picture is megabytes."""
-        if all(isinstance(item, int) for item in row.items):
-            return
-        kept = row.reusable
-        if not self._cut(row, len(kept)):
-            kept = []
-        row.items, row.done, row.position = kept, len(kept), len(kept)
 
     def _tell_end(self, generation: Generation, finish: Finish) -> None:
         self.counts["cancelled" if generation.cancelled else "finished"] += 1

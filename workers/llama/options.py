@@ -46,6 +46,10 @@ class LlamaOptions(serve.Options):
 
     model: str
     mmproj: str | None = None  # the projector: makes it a vision model
+    max_image_pixels: int = Field(default=50_000_000, ge=1)  # of a picture, as it comes
+    max_images: int = Field(default=64, ge=1)  # in one request
+    max_request_pixels: int = Field(default=200_000_000, ge=1)  # of these, together
+    image_cache_mib: int = Field(default=128, ge=0)  # encoded pictures, kept for the next turn
     embedding: bool = False  # serve embeddings or reranking instead of chat
     pooling_type: PoolingType | None = None  # None: what the file says
 
@@ -70,7 +74,7 @@ class LlamaOptions(serve.Options):
 
     # Take GBNF from clients. A grammar can stall or end the worker: for clients you trust only.
     allow_grammar: bool = False
-    chat_template: str | None = None  # Jinja text, or the path of a .jinja file
+    chat_template: str | None = None  # Jinja text, the path of a .jinja file, chatml or vicuna
     defaults: SamplingDefaults = SamplingDefaults()
 
     @property

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from workers.llama.album import Item, bare
 from workers.llama.sampling import Sampled, Sampler
 from workers.llama.timings import Stopwatch
-from workers.llama.vision import Item
 
 Finish = Literal["stop", "length", "error", "out_of_memory"]
 
@@ -27,7 +27,7 @@ class Generation:
     max_tokens: int | None
     on_token: Callable[[Sampled], bool]
     on_end: Callable[[Finish], None]
-    cached_tokens: int = 0  # of the prompt, found in the cache
+    cached_tokens: int = 0  # cells of the prompt that were found in the cache
     generated: list[int] = field(default_factory=list)
     watch: Stopwatch = field(default_factory=Stopwatch)
     cancelled: bool = False
@@ -54,11 +54,14 @@ class Row:
         return list(itertools.takewhile(lambda item: isinstance(item, int), ahead))  # type: ignore[arg-type]  # so they are
 
     @property
-    def reusable(self) -> list[Item]:
-        """What is in the cache, up to the first picture."""
-        return list(
-            itertools.takewhile(lambda item: isinstance(item, int), self.items[: self.done])
-        )
+    def held(self) -> list[Item]:
+        """What is in the cache."""
+        return self.items[: self.done]
+
+    def rest(self) -> None:
+        """Be left by a generation: what is in the cache stays, for the next that begins so."""
+        self.generation = None
+        self.items = bare(self.held)
 
 
 def common(left: Sequence[Item], right: Sequence[Item]) -> int:

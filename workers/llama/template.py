@@ -20,25 +20,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 Message = Mapping[str, Any]
 """As OpenAI's, with text (and picture markers) as one string in `content`."""
 
-CHATML = """\
-{%- for message in messages -%}
-<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}
-"""
-VICUNA = """\
-{%- for message in messages -%}
-{%- if message.role == 'system' -%}{{ message.content }} {% endif -%}
-{%- if message.role == 'user' -%}USER: {{ message.content }} {% endif -%}
-{%- if message.role == 'assistant' -%}ASSISTANT: {{ message.content }}{{ eos_token }}{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}ASSISTANT:{%- endif -%}
-"""
-"""What LLaVA 1.5 was trained on; its usual GGUF files carry no template."""
-
 _PROBE = "needle-4711"
 _USER: Message = {"role": "user", "content": "Hi"}
 
