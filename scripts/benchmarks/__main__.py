@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from scripts.benchmarks import schedule, swap
+from scripts.benchmarks import eyes, images, looks, schedule, swap
 
 
 def main() -> int:
@@ -18,7 +18,20 @@ def main() -> int:
     swap.add_to(
         commands.add_parser("swap", help="Hotseat and llama-swap", description=swap.__doc__)
     )
+    eyes.add_to(
+        commands.add_parser("eyes", help="descriptions on a CPU", description=eyes.__doc__)
+    )
+    images.add_to(
+        commands.add_parser("images", help="the image worker", description=images.__doc__)
+    )
+    looks.add_to(commands.add_parser("looks", help="pictures in chats", description=looks.__doc__))
     args = parser.parse_args()
+    if args.command == "looks":
+        return looks.main(args)
+    if args.command == "images":
+        return images.main(args)
+    if args.command == "eyes":
+        return eyes.main(args)
     if args.command == "swap":
         return swap.main(args)
     if args.command == "schedule":

@@ -33,7 +33,29 @@ from tiny.florence_words import added_tokens, asks, vocabulary_lines
 from tiny.pictures import worn_scene
 from tiny.scenes import Scene, all_scenes
 
-SIDE_PX = 64
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """How wide and deep a Florence-2 is, and how large it sees pictures."""
+
+    side_px: int
+    eye_widths: tuple[int, ...]
+    eye_depths: tuple[int, ...]
+    eye_heads: tuple[int, ...]
+    window: int
+    width: int  # of the language model, and of what it gets of a picture
+    layers: int
+    heads: int
+    feed_forward: int
+    least_vocabulary: int = 0
+
+
+TINY = Dimensions(64, (16, 16, 32, 32), (1, 1, 1, 1), (1, 1, 2, 2), 4, 32, 1, 2, 64)
+BASE = Dimensions(
+    *(768, (128, 256, 512, 1024), (1, 1, 9, 1), (4, 8, 16, 32), 12),
+    *(768, 6, 12, 3072, 51328),
+)
+"""Those of the published base model."""
 _SIDES_PX = (64, 96, 128, 192, 256)
 _LOOKS = 14  # worn pictures of each scene
 _EYE_STEPS, _EYE_BATCH, _EYE_RATE = 200, 32, 3e-3
@@ -47,14 +69,24 @@ def make(folder: Path) -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    processor = _processor(_tokenizer())
-    model = _model(processor.tokenizer)
+    processor = _processor(_tokenizer(), TINY)
+    model = _model(processor.tokenizer, TINY)
     lessons = _lessons(processor, np.random.default_rng(5))
     print(f"  {len(lessons.pixels)} pictures, {len(lessons.prompts)} answers", flush=True)
     _fit_eye(model, lessons.pixels)
     _fit_tongue(model, lessons)
     model.save_pretrained(folder / "florence2")
     processor.save_pretrained(folder / "florence2")
+
+
+def make_unfitted(folder: Path, dimensions: Dimensions) -> None:
+    """Write a directory with random weights in 16 bits: it takes its time, and makes no sense."""
+    torch.manual_seed(5)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    processor = _processor(_tokenizer(), dimensions)
+    _model(processor.tokenizer, dimensions).half().save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def _tokenizer() -> Any:
@@ -85,8 +117,8 @@ def _tokenizer() -> Any:
     return tokenizer
 
 
-def _processor(tokenizer: Any) -> Any:
-    size = {"height": SIDE_PX, "width": SIDE_PX}
+def _processor(tokenizer: Any, dimensions: Dimensions) -> Any:
+    size = {"height": dimensions.side_px, "width": dimensions.side_px}
     pictures = CLIPImageProcessorPil(
         do_resize=True,
         size=size,
@@ -99,7 +131,8 @@ def _processor(tokenizer: Any) -> Any:
         image_mean=[0.485, 0.456, 0.406],
         image_std=[0.229, 0.224, 0.225],
         do_convert_rgb=None,
-        image_seq_length=(SIDE_PX // 32) ** 2 + 1,  # the strides multiply to 32; one is pooled
+        image_seq_length=(dimensions.side_px // 32) ** 2
+        + 1,  # the strides multiply to 32; one is pooled
     )
     kinds = "pure_text description_with_bboxes description_with_polygons polygons bboxes"
     post: dict[str, dict[str, Any]] = {kind: {} for kind in kinds.split()}
@@ -111,28 +144,28 @@ def _processor(tokenizer: Any) -> Any:
     )
 
 
-def _model(tokenizer: Any) -> Any:
+def _model(tokenizer: Any, dimensions: Dimensions) -> Any:
     vision = Florence2VisionConfig(
-        depths=[1, 1, 1, 1],
-        embed_dim=[16, 16, 32, 32],
-        num_heads=[1, 1, 2, 2],
-        num_groups=[1, 1, 2, 2],
-        window_size=4,
-        projection_dim=32,
+        depths=list(dimensions.eye_depths),
+        embed_dim=list(dimensions.eye_widths),
+        num_heads=list(dimensions.eye_heads),
+        num_groups=list(dimensions.eye_heads),
+        window_size=dimensions.window,
+        projection_dim=dimensions.width,
         patch_size=[7, 3, 3, 3],
         patch_stride=[4, 2, 2, 2],
         patch_padding=[3, 1, 1, 1],
         patch_prenorm=[False, True, True, True],
     )
     text = BartConfig(
-        vocab_size=(len(tokenizer) + 63) // 64 * 64,
-        d_model=32,  # as wide as the projection
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
+        vocab_size=max((len(tokenizer) + 63) // 64 * 64, dimensions.least_vocabulary),
+        d_model=dimensions.width,
+        encoder_layers=dimensions.layers,
+        decoder_layers=dimensions.layers,
+        encoder_attention_heads=dimensions.heads,
+        decoder_attention_heads=dimensions.heads,
+        encoder_ffn_dim=dimensions.feed_forward,
+        decoder_ffn_dim=dimensions.feed_forward,
         max_position_embeddings=1024,
     )
     config = Florence2Config(
@@ -168,7 +201,7 @@ def _start_wide(model: Any) -> None:
             elif isinstance(module, torch.nn.Embedding):
                 module.weight.normal_(0, 0.3)
         model.tie_weights()
-        model.lm_head.weight.normal_(0, 32**-0.5)
+        model.lm_head.weight.normal_(0, model.config.text_config.d_model**-0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +216,7 @@ class _Lessons:
 def _lessons(processor: Any, rng: np.random.Generator) -> _Lessons:
     scenes = all_scenes()
     tokenizer = processor.tokenizer
-    blank = scenes[0].draw(SIDE_PX)
+    blank = scenes[0].draw(TINY.side_px)
     prompts, answers = [], []
     for scene in scenes:
         for ask in asks(scene):

@@ -16,6 +16,7 @@ WORDS = {10: "a", 11: " café", 12: " cat"}
 VOCABULARY = Vocabulary(
     LOCATION,
     POLY,
+    END,
     frozenset({0, END, POLY, SEPARATOR, *range(LOCATION, LOCATION + 1000)}),
     lambda ids: "".join(WORDS.get(token, "") for token in ids),
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from workers import serve
+from workers import descriptions, serve
 from workers.florence2 import checks, estimate
 from workers.florence2.options import Florence2Options
 from workers.memory import Memory
@@ -39,13 +39,13 @@ class Florence2:
         from workers.florence2 import loading  # noqa: F401, PLC0415  # torch: seconds of imports
 
     def load(self, options: Florence2Options, progress: serve.Progress) -> Mapping[str, object]:
-        from workers.florence2 import chat, descriptions, loading, turns  # noqa: PLC0415  # as above
+        from workers.florence2 import chat, describer, eyes, loading, turns  # noqa: PLC0415  # as above
 
         engine = loading.load(options, progress)
-        served = turns.Turns(engine)
+        looks, served = eyes.Eyes(engine, options.max_pixels), turns.Turns(engine, options.batch)
         self._routes = [
-            *chat.Chat(served, options).routes(),
-            *descriptions.Descriptions(served, options).routes(),
+            *chat.Chat(served, looks).routes(),
+            *descriptions.Face(describer.Describer(served, looks, options.batch)).routes(),
         ]
         return engine.facts
 

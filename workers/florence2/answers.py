@@ -20,6 +20,7 @@ class Answer:
     logprobs: tuple[float, ...]  # one per id; empty when beams were searched
     prompt_tokens: int  # the picture's among them
     ended: bool  # False: cut at the limit of tokens
+    took_s: float = 0.0  # the look at the picture included
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Vocabulary:
 
     first_location: int  # the id of <loc_0>; the others follow in order
     poly: int  # the id of <poly>
+    end: int  # the id of </s>
     special: frozenset[int]
     decode: Callable[[Sequence[int]], str]  # drops special tokens
 
@@ -87,6 +89,21 @@ def regions(
                 logprobs = group.label_logprobs + group.bin_logprobs[start : start + step]
                 found.append(Region(label, points, _mean_probability(logprobs), polygon))
     return found
+
+
+def confidence(answer: Answer) -> float | None:
+    """Tell how sure the model was of a text, as `regions` does; None when beams were searched."""
+    logprobs = answer.logprobs[1:]  # of <s>, which is forced, it is always sure
+    return _mean_probability(logprobs) if logprobs else None
+
+
+def located(box: tuple[float, float, float, float], size_px: tuple[int, int]) -> str:
+    """Write a box, in pixels of the upright picture, as a task takes it."""
+    bins = [
+        min(int(edge * LOCATIONS / size_px[place % 2]), LOCATIONS - 1)
+        for place, edge in enumerate(box)
+    ]
+    return "".join(f"<loc_{bin_}>" for bin_ in bins)
 
 
 def tags(found: Iterable[Region]) -> list[str]:

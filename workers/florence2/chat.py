@@ -6,9 +6,10 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from aiohttp import web
@@ -16,8 +17,7 @@ from pydantic import Field
 
 from workers import pictures, wire
 from workers.florence2 import answers, tasks
-from workers.florence2.engine import Engine, OnText
-from workers.florence2.options import Florence2Options
+from workers.florence2.eyes import Eyes, Seen
 from workers.florence2.turns import Turns
 from workers.messages import Content, ImagePart, StreamOptions, TextPart
 
@@ -80,9 +80,9 @@ class Reply:
 class Chat:
     """The face that every OpenAI client knows."""
 
-    def __init__(self, turns: Turns, options: Florence2Options) -> None:
+    def __init__(self, turns: Turns, eyes: Eyes) -> None:
         self._turns = turns
-        self._max_pixels = options.max_pixels
+        self._eyes = eyes
 
     def routes(self) -> list[web.RouteDef]:
         return wire.with_and_without_v1("/chat/completions", self._chat)
@@ -90,20 +90,12 @@ class Chat:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await wire.read_body(request, ChatBody)
         url, question = body.image_url(), body.question()
-        picture = await asyncio.to_thread(
-            pictures.from_url,
-            url,
-            param="messages",
-            side_px=self._turns.engine.side_px,
-            max_pixels=self._max_pixels,
-        )
-
-        def work(engine: Engine, on_text: OnText | None = None) -> Reply:
-            return replied(engine, picture, question, body.max_new_tokens, on_text)
-
+        read = partial(pictures.bytes_of, url, param="messages")
+        seen = await self._eyes.see(read, param="messages")
         if body.stream:
-            return await self._stream(request, body, work)
-        reply = await self._turns.take(work)
+            return await self._stream(request, body, question, seen)
+        [answer] = await self._turns.answers(seen.pixels, [question], body.max_new_tokens)
+        reply = self._reply(question, seen, answer)
         message = {"role": "assistant", "content": reply.text}
         choice = {"message": message, "finish_reason": reply.finish_reason}
         return web.json_response(
@@ -112,15 +104,15 @@ class Chat:
         )
 
     async def _stream(
-        self,
-        request: web.Request,
-        body: ChatBody,
-        work: Callable[[Engine, OnText | None], Reply],
+        self, request: web.Request, body: ChatBody, question: tasks.Question, seen: Seen
     ) -> web.StreamResponse:
         head = _head(body, "chat.completion.chunk")
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         opening: dict[str, object] = {"role": "assistant"}  # once, with the first delta
-        async with wire.EventStream(request) as events, aclosing(self._said(work)) as pieces:
+        async with (
+            wire.EventStream(request) as events,
+            aclosing(self._said(body, question, seen)) as pieces,
+        ):
             async for said in pieces:
                 delta, finish = opening, None
                 if isinstance(said, str):
@@ -135,53 +127,48 @@ class Chat:
         return events.response
 
     async def _said(
-        self, work: Callable[[Engine, OnText | None], Reply]
+        self, body: ChatBody, question: tasks.Question, seen: Seen
     ) -> AsyncGenerator[str | Reply, None]:
-        """Yield the text in pieces as they come, then the whole reply."""
+        """Yield the text in pieces as they come, then the whole reply.
+
+        What is no text comes in one piece: half of a JSON text would be of no use.
+        """
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        texts: asyncio.Queue[str | None] = asyncio.Queue()
 
-        def on_text(piece: str) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+        def on_text(text: str) -> None:
+            loop.call_soon_threadsafe(texts.put_nowait, text)
 
-        said = 0
-        with self._turns.started(lambda engine: work(engine, on_text)) as reply:
-            reply.add_done_callback(lambda _: pieces.put_nowait(None))
-            while (piece := await pieces.get()) is not None:
-                said += len(piece)
-                yield piece
-            whole = await reply
-            if len(whole.text) > said:
-                yield whole.text[said:]
-            yield whole
+        said, is_text = 0, question.task.shape.is_text
+        with self._turns.asked(
+            seen.pixels,
+            [question],
+            max_tokens=body.max_new_tokens,
+            on_text=on_text if is_text else None,
+        ) as [answer]:
+            answer.add_done_callback(lambda _: texts.put_nowait(None))
+            while (text := await texts.get()) is not None:
+                if len(text) > said:
+                    yield text[said:]
+                    said = len(text)
+            whole = self._reply(question, seen, await answer)
+        if len(whole.text) > said:
+            yield whole.text[said:]
+        yield whole
 
-
-def replied(
-    engine: Engine,
-    picture: pictures.Picture,
-    question: tasks.Question,
-    max_new_tokens: int | None,
-    on_text: OnText | None,
-) -> Reply:
-    """Look and answer; only text can be told in pieces. Runs on the engine's thread."""
-    shape = question.task.shape
-    answer = engine.answer(
-        engine.look(picture.image),
-        question,
-        max_new_tokens=max_new_tokens,
-        on_text=on_text if shape.is_text else None,
-    )
-    usage = {
-        "prompt_tokens": answer.prompt_tokens,
-        "completion_tokens": len(answer.ids),
-        "total_tokens": answer.prompt_tokens + len(answer.ids),
-    }
-    if shape.is_text:
-        text = engine.text_of(answer)
-    else:
-        size_px = (picture.width, picture.height)
-        text = rendered(answers.regions(answer, shape, engine.vocabulary, size_px), shape)
-    return Reply(text, "stop" if answer.ended else "length", usage)
+    def _reply(self, question: tasks.Question, seen: Seen, answer: answers.Answer) -> Reply:
+        engine, shape = self._turns.engine, question.task.shape
+        usage = {
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": len(answer.ids),
+            "total_tokens": answer.prompt_tokens + len(answer.ids),
+        }
+        if shape.is_text:
+            text = engine.text_of(answer)
+        else:
+            size_px = (seen.width, seen.height)
+            text = rendered(answers.regions(answer, shape, engine.vocabulary, size_px), shape)
+        return Reply(text, "stop" if answer.ended else "length", usage)
 
 
 def rendered(found: Sequence[answers.Region], shape: tasks.Shape) -> str:

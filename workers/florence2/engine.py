@@ -1,45 +1,36 @@
-"""A loaded Florence-2: pictures are looked at once, and questions answered about them.
+"""A loaded Florence-2: pictures are looked at once, and questions answered about them together.
 
-Import this module late: torch takes seconds. Nothing here is safe for threads:
-`turns.Turns` calls it from one thread only.
+Import this module late: torch takes seconds. Nothing here but `prepare` and `text_of` is safe for
+threads: `turns.Turns` calls it from one thread only.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from workers import wire
-from workers.florence2.answers import Answer, Vocabulary, is_degenerate
+from workers.florence2.answers import Answer, Vocabulary
 from workers.florence2.options import Florence2Options
-from workers.florence2.tasks import Question, Shape, prompt_too_long
+from workers.florence2.rows import NO_REPEAT, Ask, Left, Look, Rows
+from workers.florence2.tasks import Question, prompt_too_long
 
-NO_REPEAT = 3  # tokens; as published for captions. In boxes and OCR it forbids true answers
-HALF_A_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of missing bytes
 # torch has a class for its own allocator on a GPU only
 _OUT_OF_MEMORY = re.compile(
     r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|CUDA error: out of memory"
     r"|(?:CUBLAS|CUDNN)_STATUS_(?:ALLOC_FAILED|INTERNAL_ERROR_HOST_ALLOCATION_FAILED)"
     r"|Cannot allocate memory|can't start new thread|bad_alloc"
 )
-DEGENERATE = (
-    "the model said nothing but special tokens (degenerate output), as Florence-2-large-ft is"
-    " known to; use the checkpoint without -ft, or another dtype"
-)
-
-OnText = Callable[[str], None]
-
-
-class Left(Exception):
-    """The client is gone: nobody waits for the answer."""
 
 
 class Engine:
@@ -50,12 +41,12 @@ class Engine:
         self._processor = processor
         self._tokenizer = processor.tokenizer
         self._options = options
-        self._left = threading.Event()
+        self._nobody_waits: Callable[[], bool] = lambda: False
         self._prompts = processor.task_prompts_without_inputs | processor.task_prompts_with_input
         self._positions: int = model.config.text_config.max_position_embeddings
         self.vocabulary = _vocabulary_of(self._tokenizer)
-        size_px = processor.image_processor.size
-        self.side_px: int = max(size_px.height, size_px.width)
+        size = processor.image_processor.size
+        self._size_px: tuple[int, int] = size.width, size.height
         _settle_generation(model, self._tokenizer)
         for layer in _layers_before_the_first_token(model):
             layer.register_forward_pre_hook(self._stop_if_left)
@@ -69,68 +60,42 @@ class Engine:
             "n_ctx": self._positions,
         }
 
-    @contextmanager
-    def looking(self, left: threading.Event) -> Iterator[None]:
-        """Let `left` stop the work of this block: at the next layer, or the next token."""
-        self._left = left
-        with torch.inference_mode():
-            yield
+    @property
+    def side_px(self) -> int:
+        return max(self._size_px)
 
-    def look(self, image: Image.Image) -> Any:
-        """Encode an RGB picture, once for all its questions. Raises Left.
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """Make of an RGB picture what `look` takes: (1, 3, side, side) float32. Any thread may."""
+        processor = self._processor.image_processor
+        # as the processor would, but without its copies of a large picture
+        small = image.resize(self._size_px, processor.resample)
+        pixels: torch.Tensor = processor(small, return_tensors="pt")["pixel_values"]
+        return pixels
 
-        Gives the model's own output; its `pooler_output` is (1, places, width of the decoder).
+    def look(self, look: Look) -> list[Ask]:
+        """Encode a picture, once for all its questions.
+
+        Raises Left at the next layer after its client left, and ApiError 400 for a question that
+        is too long.
         """
-        pixels = self._processor.image_processor(image, return_tensors="pt")["pixel_values"]
-        return self._model.get_image_features(pixels.to(self._model.device, self._model.dtype))
-
-    def answer(
-        self,
-        sight: Any,
-        question: Question,
-        *,
-        max_new_tokens: int | None = None,
-        on_text: OnText | None = None,
-    ) -> Answer:
-        """Answer a question about what `look` saw; `on_text` gets a text's pieces as they come.
-
-        With beams there are no pieces. Raises Left, and ApiError: 400 when the prompt is too
-        long, 500 on a degenerate answer.
-        """
-        prompt = self._prompt_ids(question)
-        config = self._generation(question, max_new_tokens)
-        probabilities = _Probabilities()
-        following = None if on_text is None or config.num_beams > 1 else self._pieces_to(on_text)
-
-        def after_token(ids: torch.Tensor, _scores: object, **_: object) -> torch.Tensor:
+        begun_s = time.monotonic()
+        prompts = [self._prompt(question) for question in look.questions]
+        with self._working(look.left.is_set):
             self._stop_if_left()
-            if following is not None:
-                following(ids)
-            return torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
+            pixels = look.pixels.to(self._model.device, self._model.dtype)
+            sight: torch.Tensor = self._model.get_image_features(pixels).pooler_output
+        limit = min(self._options.max_new_tokens, self._positions)
+        most_tokens = min(look.max_tokens or limit, limit)
+        return [
+            Ask(look, sight, prompt, question, most_tokens, answer, begun_s)
+            for prompt, question, answer in zip(prompts, look.questions, look.answers, strict=True)
+        ]
 
-        output = self._model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            mm_encoder_outputs={"image": sight},
-            generation_config=config,
-            logits_processor=LogitsProcessorList([probabilities]),
-            stopping_criteria=StoppingCriteriaList([after_token]),
-        )
-        ids = tuple(output[0].tolist())[1:]  # the first is the decoder's start
-        logprobs = () if config.num_beams > 1 else probabilities.told()
-        if is_degenerate(ids, self.vocabulary):
-            raise wire.ApiError(500, DEGENERATE, code="degenerate_output")
-        return Answer(ids, logprobs, prompt.shape[1], ended=ids[-1:] == (config.eos_token_id,))
+    def _prompt(self, question: Question) -> torch.Tensor:
+        """Tokenize the picture's places and the task's sentence: (tokens,) int64.
 
-    def text_of(self, answer: Answer) -> str:
-        return self.vocabulary.decode(answer.ids).strip()
-
-    def _stop_if_left(self, *_: object) -> None:
-        if self._left.is_set():
-            raise Left
-
-    def _prompt_ids(self, question: Question) -> torch.Tensor:
-        """Tokenize the picture's places and the task's sentence: (1, tokens) int64."""
+        Raises ApiError 400 when it is too long.
+        """
         processor = self._processor
         words = self._prompts[question.task.token].format(input=question.text)
         places = processor.image_token * processor.num_image_tokens
@@ -138,54 +103,77 @@ class Engine:
         told = self._tokenizer(
             f"{places}{bos}{words}{eos}", add_special_tokens=False, return_tensors="pt"
         )
-        ids: torch.Tensor = told.input_ids
-        if ids.shape[1] > self._positions:  # on CUDA this would poison the whole process
+        ids: torch.Tensor = told.input_ids[0]
+        if len(ids) > self._positions:  # on CUDA this would poison the whole process
             raise prompt_too_long(
-                f"{ids.shape[1]} tokens, {processor.num_image_tokens} of them the picture,"
-                f" at most {self._positions}"
+                f"{len(ids)} tokens, {processor.num_image_tokens} of them the picture,"
+                f" at most {self._positions}",
+                param=question.field,
             )
-        return ids.to(self._model.device)
+        return ids
 
-    def _generation(self, question: Question, max_new_tokens: int | None) -> Any:
-        """Say how to decode. Beams bend boxes, and give no probabilities of their tokens."""
-        caption = question.task.shape is Shape.CAPTION
-        config = copy.copy(self._model.generation_config)
-        limit = min(self._options.max_new_tokens, self._positions)
-        config.max_new_tokens = min(max_new_tokens or limit, limit)
-        config.num_beams = self._options.num_beams if caption else 1
-        config.early_stopping = config.num_beams > 1
-        config.no_repeat_ngram_size = NO_REPEAT if caption else 0
-        return config
+    def together(self, asks: Sequence[Ask]) -> list[list[Ask]]:
+        """Part questions into those that `answer` can take together.
 
-    def _pieces_to(self, on_text: OnText) -> Callable[[torch.Tensor], None]:
-        """Make a function of all tokens so far, (1, n), that gives `on_text` what is new.
-
-        It holds back a blank at the end, and a character whose bytes are not all there.
+        Searches by beams depend on the limit of tokens, so only those with the same one go
+        together; greedy answers have each a limit of its own.
         """
-        told = 0
 
-        def follow(ids: torch.Tensor) -> None:
-            nonlocal told
-            text = self.vocabulary.decode(ids[0].tolist()).rstrip(HALF_A_CHARACTER).strip()
-            if len(text) > told:
-                on_text(text[told:])
-                told = len(text)
+        def search(ask: Ask) -> tuple[int, int]:
+            beams = self._beams(ask)
+            return beams, ask.most_tokens if beams > 1 else 0
 
-        return follow
+        return [list(group) for _, group in groupby(sorted(asks, key=search), key=search)]
 
+    def answer(self, asks: Sequence[Ask]) -> None:
+        """Answer questions together; each is resolved as soon as its own answer has ended.
 
-class _Probabilities:
-    """Records the log-probability of each greedy pick: one number a token, not its scores."""
+        One whose client left is resolved with Left, and the last one of them ends the work.
+        Raises what the device raises; then some are not resolved.
+        """
+        with self._working(lambda: all(ask.is_left for ask in asks)):
+            self._generate(Rows(asks, self.vocabulary, self._beams(asks[0])))
 
-    def __init__(self) -> None:
-        self._picked: list[torch.Tensor] = []
+    def _beams(self, ask: Ask) -> int:
+        """Tell how many beams to search; they bend boxes, and give no probabilities of tokens."""
+        return self._options.num_beams if ask.is_caption else 1
 
-    def __call__(self, _ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self._picked.append(torch.log_softmax(scores.float(), -1).amax(-1)[0])
-        return scores
+    def _generate(self, rows: Rows) -> None:
+        asks, config = rows.asks, copy.copy(self._model.generation_config)
+        config.num_beams = rows.beams
+        config.early_stopping = rows.beams > 1
+        config.no_repeat_ngram_size = NO_REPEAT if rows.beams > 1 else 0  # else `rows` sees to it
+        config.max_new_tokens = max(ask.most_tokens for ask in asks)
+        prompts = pad_sequence([ask.prompt for ask in asks], batch_first=True, padding_value=-1)
+        is_token = prompts >= 0
+        device = self._model.device
+        output = self._model.generate(
+            input_ids=prompts.where(is_token, config.pad_token_id).to(device),
+            attention_mask=is_token.long().to(device),
+            mm_encoder_outputs={
+                "image": BaseModelOutputWithPooling(
+                    pooler_output=torch.cat([ask.sight for ask in asks])
+                )
+            },
+            generation_config=config,
+            logits_processor=LogitsProcessorList([rows.before_token] if rows.beams == 1 else []),
+            stopping_criteria=StoppingCriteriaList([rows.after_token]),
+        )
+        rows.settle(output)
 
-    def told(self) -> tuple[float, ...]:
-        return tuple(torch.stack(self._picked).tolist())
+    def text_of(self, answer: Answer) -> str:
+        return self.vocabulary.decode(answer.ids).strip()
+
+    @contextmanager
+    def _working(self, nobody_waits: Callable[[], bool]) -> Iterator[None]:
+        """Let the work of this block stop at the next layer once nobody waits for it."""
+        self._nobody_waits = nobody_waits
+        with torch.inference_mode():
+            yield
+
+    def _stop_if_left(self, *_: object) -> None:
+        if self._nobody_waits():
+            raise Left
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -201,6 +189,7 @@ def _vocabulary_of(tokenizer: Any) -> Vocabulary:
     return Vocabulary(
         first_location,
         poly,
+        int(tokenizer.eos_token_id),
         frozenset(tokenizer.all_special_ids),
         lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=True)),
     )

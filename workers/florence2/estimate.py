@@ -63,7 +63,7 @@ class _Processor(_Shape):
 
 
 def estimate(options: Florence2Options) -> Memory:
-    """Reckon what the worker will hold, one request at work included: they take turns."""
+    """Reckon what the worker will hold at work: one look, and as many answers as go together."""
     return memory.of(_parts(options))
 
 
@@ -145,7 +145,7 @@ def _sight_values(config: _Config, processor: _Processor) -> int:
 
 
 def _cache_values(text: _Text, options: Florence2Options) -> int:
-    """Count the keys and values of each beam: of what it said, and of what it looks back on."""
+    """Count the keys and values of each beam of each question: what it said and what it sees."""
     said = min(options.max_new_tokens, text.max_position_embeddings)
-    tokens = (said + text.max_position_embeddings) * options.num_beams
+    tokens = (said + text.max_position_embeddings) * options.num_beams * options.batch
     return 2 * text.decoder_layers * text.d_model * tokens

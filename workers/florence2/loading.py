@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import torch
@@ -17,6 +16,8 @@ from workers import serve
 from workers.florence2 import checks, tasks
 from workers.florence2.engine import Engine, is_out_of_memory
 from workers.florence2.options import Florence2Options
+from workers.florence2.rows import Look
+from workers.memory import return_freed
 
 WARM_UP_SIDE_PX = 64
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,9 +38,8 @@ def load(options: Florence2Options, progress: serve.Progress) -> Engine:
     progress(0.1)
     try:
         engine = _engine_of(directory, device, options, progress)
-        with engine.looking(threading.Event()):
-            sight = engine.look(Image.new("RGB", (WARM_UP_SIDE_PX, WARM_UP_SIDE_PX)))
-            engine.answer(sight, tasks.Question(tasks.CAPTION), max_new_tokens=2)
+        _warm_up(engine)
+        return_freed()  # of the base model's load, a sixth of what it holds then
     except serve.LoadFailed:
         raise
     except Exception as error:  # from_pretrained raises nearly everything
@@ -47,6 +47,13 @@ def load(options: Florence2Options, progress: serve.Progress) -> Engine:
         raise serve.LoadFailed(_reason_of(error), told) from error
     progress(1.0)
     return engine
+
+
+def _warm_up(engine: Engine) -> None:
+    pixels = engine.prepare(Image.new("RGB", (WARM_UP_SIDE_PX, WARM_UP_SIDE_PX)))
+    look = Look.at(pixels, [tasks.Question(tasks.CAPTION)], max_tokens=2)
+    engine.answer(engine.look(look))
+    look.answers[0].result()
 
 
 def _engine_of(

@@ -20,5 +20,8 @@ class Florence2Options(serve.Options):
     n_threads: Annotated[int, Field(ge=1)] | None = None  # None: torch's own choice
     num_beams: Annotated[int, Field(ge=1, le=16)] = 1
     """For captions. The published default is 3: 2.3 times the decoding, and no token streams."""
+    batch: Annotated[int, Field(ge=1, le=64)] = 4
+    """Questions that are answered together, about one picture or several. On a CPU four short
+    answers cost 1.6 times the work of one, eight 2.3 times."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024  # also bounded by the model's positions
     max_pixels: Annotated[int, Field(ge=1)] = 50_000_000  # of a picture that a client sends

@@ -49,6 +49,7 @@ class Question:
 
     task: Task
     text: str = ""
+    field: str = "messages"  # of the request, that the text came from
 
 
 CAPTION = Task("<CAPTION>", Shape.CAPTION)
@@ -105,7 +106,8 @@ def question_of(text: str) -> Question:
     Raises ApiError 400: an unknown token, something the task does not take, or a text too long.
     """
     if len(text) > MAX_TEXT_CHARS:
-        raise prompt_too_long(f"{len(text)} characters, at most {MAX_TEXT_CHARS}")
+        told = f"{len(text)} characters, at most {MAX_TEXT_CHARS}"
+        raise prompt_too_long(told, param="messages")
     text = text.replace("<image>", " ").strip()  # LLaVA's clients mark the picture's place
     found = _TOKEN.match(text)
     if found is None:
@@ -138,7 +140,15 @@ def _taken(task: Task, rest: str) -> str:
     raise wire.bad_request(f"{task.token} {needs[task.takes]}", param="messages")
 
 
-def prompt_too_long(told: str) -> wire.ApiError:
+def words_of(text: str) -> str:
+    """Take the words out of a description's `text`. Raises ApiError 400 if it is all markup."""
+    words = _MARKUP.sub(" ", text).strip()
+    if not words:
+        raise wire.bad_request("text: there are no words in it, only markup", param="text")
+    return words
+
+
+def prompt_too_long(told: str, *, param: str) -> wire.ApiError:
     return wire.bad_request(
-        f"the prompt is too long: {told}; shorten it", param="messages", code="prompt_too_long"
+        f"the prompt is too long: {told}; shorten it", param=param, code="prompt_too_long"
     )
