@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from aiohttp import web
 
@@ -22,13 +23,14 @@ from proxy.footprints import Footprints, default_path
 from proxy.logs import HubHandler, LogHub
 from proxy.memory import Gpus, open_gpus
 from proxy.metrics import Metrics
+from proxy.pictures import Fetcher, PictureStore
 from proxy.pool import Launcher, Pool
 from proxy.process import Estimate, check_options
 from proxy.refusals import amounts
 from proxy.reload import Reloader, Rereading
 from proxy.report import Outlook, homes_of, look, trials, with_savers
 from proxy.routes import application
-from proxy.routes.keys import RELOADER
+from proxy.routes.keys import FETCHER, FILES, RELOADER
 from proxy.rundir import run_dir, sweep
 from proxy.setup import Setup
 from proxy.swaps import SwapLog
@@ -36,6 +38,7 @@ from proxy.swaps import SwapLog
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
+TIDY_S = 60.0
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -169,6 +172,7 @@ async def serving(
         logging_to(hub, config),
         opened_devices(config) as devices,
         run_dir() as folder,
+        Fetcher() as fetcher,
     ):
         await asyncio.to_thread(sweep)
         setup = await _first_setup(config, devices, surveyed)
@@ -176,13 +180,29 @@ async def serving(
         async with Pool(setup, launcher, swaps=swaps, metrics=metrics) as pool:
             reloader = Reloader(pool, rereading, partial(_next_setup, pool), set_level)
             face = application(pool, hub, swaps, metrics, folder.path / "answers")
-            face[RELOADER] = reloader
+            face[RELOADER], face[FETCHER] = reloader, fetcher
+            face[FILES] = await asyncio.to_thread(_opened_files, config, folder.path)
             async with _listening(face, listener, ssl_context) as runner:
                 pool.begin()
                 bound: int = listener.getsockname()[1]
                 log.info("serving", extra={"port": bound, "budget": amounts(pool.standing.budget)})
                 pool.run_beside(reloader.run())
+                pool.run_beside(_tidying(face[FILES]))
                 yield Server(bound, pool, runner, reloader)
+
+
+def _opened_files(config: Config, folder: Path) -> PictureStore:
+    """Open what earlier proxies have kept; without a home pictures live as long as this one."""
+    learned = default_path()
+    standard = (learned.parent if learned else folder) / "files"
+    return PictureStore(config.files_path(standard), config.files)
+
+
+async def _tidying(files: PictureStore) -> None:
+    """Let pictures leave when their time is over, as long as anybody serves them."""
+    while True:
+        await asyncio.sleep(TIDY_S)  # nobody is told when one is over: it is looked for
+        await asyncio.to_thread(files.tidy)
 
 
 async def _first_setup(config: Config, devices: Devices, surveyed: Survey | None) -> Setup:

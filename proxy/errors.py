@@ -8,7 +8,7 @@ would be another job for the GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -59,6 +59,41 @@ class BadRequest(HotseatError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+
+
+class ModelCannot(BadRequest):
+    """The model is not made for this; `alternatives` are those that are, the ready ones first."""
+
+    code = "model_cannot"
+
+    def __init__(self, message: str, *, alternatives: Sequence[str], code: str) -> None:
+        super().__init__(message, param="model", code=code)
+        self.alternatives = alternatives
+
+    @property
+    def body(self) -> dict[str, object]:
+        told = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.told_code,
+            "alternatives": [*self.alternatives],
+        }
+        return {"error": told}
+
+
+class SafetyRefused(BadRequest):
+    """A rule of `safety`; the message names its label, and never repeats what was sent."""
+
+    code = "safety_filter"
+
+
+class SafetyUnknown(HotseatError):
+    """Who has to judge could not, so nothing is begun, or nothing leaves."""
+
+    status = 503
+    code = "safety_check_failed"
+    is_final = True
 
 
 class Unauthorized(HotseatError):
@@ -157,6 +192,14 @@ class PeerFailed(HotseatError):
     is_final = True
 
 
+class AsideFailed(HotseatError):
+    """A model that had to be asked on the way could not answer; the message names it."""
+
+    status = 502
+    code = "aside_failed"
+    is_final = True
+
+
 class AnswerLate(HotseatError):
     """Who was asked has not begun to answer in time (`timeouts.responseHeader`)."""
 
@@ -236,6 +279,14 @@ class NotReady(HotseatError):
     status = 409
     type = "invalid_request_error"
     code = "model_not_ready"
+
+
+class NotKept(HotseatError):
+    """The disk does not take what should be kept; the message says why."""
+
+    status = 507
+    code = "not_kept"
+    is_final = True
 
 
 class Unavailable(HotseatError):

@@ -41,6 +41,12 @@ class Metrics:
             ["model", "when"],
             registry=registry,
         )
+        self.safety_refusals = Counter(
+            "hotseat_safety_refusals",
+            "Requests that a rule of safety has refused.",
+            ["model", "label"],
+            registry=registry,
+        )
         self.memory_bytes = Gauge(
             "hotseat_memory_bytes",
             "Memory of a device: its budget, and what workers are charged.",

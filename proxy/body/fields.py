@@ -1,4 +1,4 @@
-"""Where the top-level fields of a JSON object stand in its bytes, to change them without parsing.
+"""Where the fields of a JSON object stand in its bytes, to change them without parsing.
 
 The bytes must be a valid JSON object in UTF-8: whoever calls has had them checked. Nothing is
 built but the names. Small things are stepped over many at once, by a pattern; long strings, where
@@ -11,10 +11,12 @@ import json
 import re
 from dataclasses import dataclass
 
+from proxy.body.splice import Span
+
 LONG_BYTES = 4 << 10  # what a long string has more of
-QUOTE, BACKSLASH, COMMA, OPENING = ord('"'), ord("\\"), ord(","), b"[{"
+QUOTE, BACKSLASH, COMMA, OPENING, CLOSING = ord('"'), ord("\\"), ord(","), b"[{", b"]"
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_AFTER_SCALAR = re.compile(rb"[,}\s]")
+_AFTER_SCALAR = re.compile(rb"[,}\]\s]")
 _BLANK = re.compile(rb"\s*")
 
 
@@ -33,7 +35,7 @@ _FLAT = re.compile(rb"%b(?:[\[{]%b[\]}]%b)*+" % (_PLAIN, _PLAIN, _PLAIN), re.DOT
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A top-level field. Its span begins behind the `{` or `,` and ends before the `,` or `}`."""
+    """A field. Its span begins behind the `{` or `,` and ends before the `,` or `}`."""
 
     name: str
     start: int
@@ -42,10 +44,10 @@ class Member:
     value_end: int
 
 
-def members(raw: bytes) -> list[Member]:
-    """Find the fields of a valid JSON object, in their order; doubled ones too."""
+def members(raw: bytes, at: int = 0) -> list[Member]:
+    """Find the fields of the valid JSON object that begins there; in their order, doubled too."""
     found: list[Member] = []
-    start = raw.index(b"{") + 1
+    start = raw.index(b"{", at) + 1
     if raw[_past_blank(raw, start)] != QUOTE:
         return []
     while True:
@@ -54,6 +56,17 @@ def members(raw: bytes) -> list[Member]:
         if raw[member.end] != COMMA:
             return found
         start = member.end + 1
+
+
+def items(raw: bytes, at: int) -> list[Span]:
+    """Find the values in the valid JSON list whose bracket stands there."""
+    found: list[Span] = []
+    start = _past_blank(raw, at + 1)
+    while raw[start] not in CLOSING:
+        found.append(Span(start, _value_end(raw, start)))
+        after = _past_blank(raw, found[-1].end)
+        start = _past_blank(raw, after + 1) if raw[after] == COMMA else after
+    return found
 
 
 def _member(raw: bytes, start: int) -> Member:

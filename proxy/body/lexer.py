@@ -9,14 +9,16 @@ from __future__ import annotations
 import io
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from proxy.body.edit import Edit
 from proxy.body.fields import LONG_BYTES, QUOTE, short_string
+from proxy.body.parts import Picture, pictures_in
 from proxy.body.peek import Peek
 from proxy.body.skeleton import Gap, Skeleton
 from proxy.body.splice import Splice
+from proxy.body.texts import Passage, texts_in
 
 _CONTENT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
@@ -58,6 +60,14 @@ class JsonPeek:
     def splices(self, edit: Edit) -> Sequence[Splice]:
         """Find what the edit changes in the body that has ended."""
         return self._skeleton.splices(edit)
+
+    def pictures(self) -> Sequence[Picture]:
+        """Find the pictures in the body that has ended."""
+        return pictures_in(self._skeleton)
+
+    def texts(self, names: Collection[str]) -> Sequence[Passage]:
+        """Find the words in the body that has ended. Raises BadRequest."""
+        return texts_in(self._skeleton, names)
 
     def _string(self, raw: bytes, start: int) -> int:
         """Take a string that is long or breaks off, or has many escapes; tell where it ends."""

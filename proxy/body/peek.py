@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from proxy.errors import BadRequest
 
-PICTURE_PARTS = frozenset({"image_url", "input_image", "image"})
+PICTURE_PARTS = frozenset({"image_url", "input_image", "image", "image_file"})
 MAX_SIDE = 1 << 20  # of a picture, in pixels: more is no size
 FIELDS = ("model", "stream", "size", "width", "height", "response_format", "on_disconnect")
 """Read of forms; JSON tells more."""

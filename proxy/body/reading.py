@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import ContentEncodingError
@@ -16,49 +16,28 @@ from aiohttp.http_exceptions import ContentEncodingError
 from proxy.body.edit import Edit
 from proxy.body.form import FormPeek
 from proxy.body.lexer import JsonPeek
+from proxy.body.look import Blind, Known, KnownJson, KnownQuery, Look
+from proxy.body.parts import Picture
 from proxy.body.peek import Peek
-from proxy.body.query import peek_query, splices_in_query
+from proxy.body.query import peek_query
 from proxy.body.skeleton import Skeleton
-from proxy.body.splice import Span, Splice, pieces, size_after
+from proxy.body.splice import Span, Splice, pieces, size_after, steps
+from proxy.body.texts import Quote
 from proxy.errors import BadRequest, BodyStalled, BodyTooLarge
 
 READ_BYTES = 256 << 10
 MEMORY_BYTES = 1 << 20  # a larger body goes to disk
 URLENCODED = "application/x-www-form-urlencoded"
+MOST_ESCAPED = 12  # bytes that one character of a JSON string may take, as \ud83d\ude00
 JSON_BEGINS = (b"{", b"[")  # curl -d calls everything a form
 
 
-class Look(Protocol):
-    """What follows a body as it comes."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What stands in a span of a body gives way to what is given."""
 
-    def feed(self, piece: bytes, /) -> None:
-        """Take the next bytes. Raises BadRequest."""
-
-    def end(self) -> Peek:
-        """Tell what was in it. Raises BadRequest."""
-        ...
-
-    def splices(self, edit: Edit, /) -> Sequence[Splice]:
-        """Find what an edit changes in it."""
-        ...
-
-
-class _NoLook:
-    """Follows what nobody wants to know of."""
-
-    def __init__(self, peek: Peek) -> None:
-        self._peek = peek
-
-    def feed(self, _: bytes) -> None:
-        """Let it pass."""
-
-    def end(self) -> Peek:
-        """Tell what is known otherwise."""
-        return self._peek
-
-    def splices(self, _: Edit) -> Sequence[Splice]:
-        """Change nothing."""
-        return ()
+    span: Span
+    give: Callable[[], AsyncIterator[bytes]]
 
 
 class Body:
@@ -69,13 +48,14 @@ class Body:
         source: bytes | IO[bytes],
         size: int,
         peek: Peek,
-        splices: Callable[[Edit], Sequence[Splice]] = lambda _: (),
+        known: Known | None = None,
     ) -> None:
-        """`splices` tells what an edit changes in it."""
+        """`known` tells what is in it, and what an edit changes; None: nothing."""
         self.peek = peek
         self._source = source
         self._source_size = size
-        self._splices_of = splices
+        self._known = known or Blind()
+        self._reading = asyncio.Lock()
         self._splices: Sequence[Splice] = ()
 
     def __enter__(self) -> Self:
@@ -100,17 +80,58 @@ class Body:
 
         A form is told another name and nothing else. Takes the place of an earlier edit.
         """
-        self._splices = self._splices_of(edit)
+        self._splices = self._known.splices(edit)
+
+    async def pictures(self) -> Sequence[Picture]:
+        """Find the pictures in it, as it came, and those that it names."""
+        return await asyncio.to_thread(self._known.pictures)
+
+    async def texts(self, names: Collection[str], most_characters: int) -> Sequence[str]:
+        """Give the words in these fields, as they came. Raises BadRequest for too many."""
+        texts: list[str] = []
+        left = most_characters
+        for one in await asyncio.to_thread(self._known.texts, names):
+            if isinstance(one, Quote) and len(one.span) > MOST_ESCAPED * left:
+                raise _too_wordy(most_characters)
+            text = one if isinstance(one, str) else one.read(await self.read(one.span))
+            left -= len(text)
+            if left < 0:
+                raise _too_wordy(most_characters)
+            texts.append(text)
+        return texts
+
+    async def read(self, span: Span) -> bytes:
+        """Give a part of it, as it came."""
+        return bytes(await self._piece(span))
+
+    async def changed(self, changes: Sequence[Change], max_bytes: int) -> Body:
+        """Make another body of it as it came, with these changes, which must be in order.
+
+        It is looked at anew, and not edited yet. Raises BodyTooLarge, and what a change raises.
+        """
+        return await _spooled(_within(max_bytes, self._told(changes)), JsonPeek())
+
+    async def _told(self, changes: Sequence[Change]) -> AsyncIterator[bytes]:
+        at = 0
+        for change in (*changes, None):
+            until = self._source_size if change is None else change.span.start
+            for span in steps(at, until, READ_BYTES):
+                yield bytes(await self._piece(span))
+            if change is not None:
+                at = change.span.end
+                async for piece in change.give():
+                    yield piece
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
         """Give the body piece by piece; may be asked for again, for a second try."""
         for piece in pieces(self._splices, self._source_size, READ_BYTES):
-            if isinstance(piece, bytes):
-                yield piece
-            elif isinstance(self._source, bytes):
-                yield memoryview(self._source)[piece.start : piece.end]
-            else:
-                yield await asyncio.to_thread(_read, self._source, piece)
+            yield piece if isinstance(piece, bytes) else await self._piece(piece)
+
+    async def _piece(self, span: Span) -> bytes | memoryview:
+        if isinstance(self._source, bytes):
+            return memoryview(self._source)[span.start : span.end]
+        async with self._reading:  # a file has one place where it is read
+            return await asyncio.to_thread(_read, self._source, span)
 
 
 def _read(spool: IO[bytes], span: Span) -> bytes:
@@ -124,7 +145,7 @@ async def read_body(request: web.Request, max_bytes: int, stall_s: float) -> Bod
     A form with parts is spooled as it comes, and so is JSON from `MEMORY_BYTES` on. What does not
     say what it is, is taken for JSON: many a client forgets.
     """
-    incoming = _bounded(request, max_bytes, stall_s)
+    incoming = bounded(request, max_bytes, stall_s)
     if request.content_type.startswith("multipart/"):
         return await _spooled(incoming, FormPeek(request.headers["Content-Type"]))
     buffer = io.BytesIO()  # gives its bytes away uncopied; joined pieces would be there twice
@@ -135,9 +156,14 @@ async def read_body(request: web.Request, max_bytes: int, stall_s: float) -> Bod
     if _is_query(request, buffer):
         raw = buffer.getvalue()
         peek, models = peek_query(raw)
-        return Body(raw, len(raw), peek, partial(splices_in_query, models))
-    text = Skeleton(buffer.getvalue())
-    return Body(text.raw, len(text.raw), text.peek(), text.splices)
+        return Body(raw, len(raw), peek, KnownQuery(raw, models))
+    return body_of(buffer.getvalue())
+
+
+def body_of(raw: bytes) -> Body:
+    """Take JSON that is in memory already. Raises BadRequest."""
+    text = Skeleton(raw)
+    return Body(text.raw, len(text.raw), text.peek(), KnownJson(text))
 
 
 async def read_blindly(
@@ -147,7 +173,7 @@ async def read_blindly(
 
     `peek` is what is known of the request otherwise.
     """
-    return await _spooled(_bounded(request, max_bytes, stall_s), _NoLook(peek or Peek()))
+    return await _spooled(bounded(request, max_bytes, stall_s), Blind(peek or Peek()))
 
 
 def _is_query(request: web.Request, buffer: io.BytesIO) -> bool:
@@ -176,18 +202,31 @@ async def _spooled(pieces: AsyncIterator[bytes], look: Look) -> Body:
             look.feed(piece)
             spool.write(piece)
             size += len(piece)
-        return Body(spool, size, look.end(), look.splices)
+        return Body(spool, size, look.end(), look)
     except BaseException:  # whatever ends it, the spool must not stay
         spool.close()
         raise
 
 
-async def _bounded(request: web.Request, max_bytes: int, stall_s: float) -> AsyncIterator[bytes]:
-    """Yield what comes, up to `max_bytes` in all, never waiting longer than `stall_s` for more."""
+async def bounded(request: web.Request, max_bytes: int, stall_s: float) -> AsyncIterator[bytes]:
+    """Yield what comes, up to `max_bytes` in all, never waiting longer than `stall_s` for more.
+
+    Raises BadRequest, BodyTooLarge, BodyStalled.
+    """
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
     size = 0
     while piece := await _next_piece(request, stall_s):
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        yield piece
+
+
+async def _within(max_bytes: int, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the pieces as long as there are no more bytes in all."""
+    size = 0
+    async for piece in pieces:
         size += len(piece)
         if size > max_bytes:
             raise _too_large(max_bytes)
@@ -203,6 +242,11 @@ async def _next_piece(request: web.Request, stall_s: float) -> bytes:
         raise BodyStalled(told) from None
     except (web.RequestPayloadError, ContentEncodingError) as error:
         raise BadRequest(f"the body cannot be read: {error}", code="invalid_body") from None
+
+
+def _too_wordy(most_characters: int) -> BadRequest:
+    told = f"the text is longer than {most_characters} characters, which is more than is checked"
+    return BadRequest(told, code="text_too_long")
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

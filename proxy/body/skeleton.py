@@ -58,7 +58,7 @@ class Skeleton:
 
     def _back(self, splice: Splice) -> Iterator[Splice]:
         """Bring a splice to its place in the body; a string that it moves is put there again."""
-        start, end = self._place(splice.start), self._place(splice.end)
+        start, end = self.place(splice.start), self.place(splice.end)
         parts = re.split(f'"{self.mark}([0-9]+)"'.encode(), splice.put)
         moved = [self.gaps[int(number)] for number in parts[1::2]]
         spans = [*(Span(gap.start - 1, gap.end + 1) for gap in moved), Span(0, 0)]
@@ -66,7 +66,7 @@ class Skeleton:
             yield Splice(start, end, put, span)
             start = end
 
-    def _place(self, at: int) -> int:
+    def place(self, at: int) -> int:
         """Tell where in the body that is which stands here, outside of the marks."""
         before = bisect_right(self.gaps, at, key=attrgetter("at"))
         return at if before == 0 else self.gaps[before - 1].end + at - self.gaps[before - 1].at
@@ -78,6 +78,6 @@ class Skeleton:
         line, column, start = int(found[1]), int(found[2]), 0
         for _ in range(line - 1):
             start = self.raw.index(b"\n", start) + 1
-        column = self._place(start + column - 1) - self._place(start) + 1
+        column = self.place(start + column - 1) - self.place(start) + 1
         told = f"{error.message[: found.start()]}line {line} column {column}"
         return BadRequest(told, code=error.told_code)

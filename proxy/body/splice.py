@@ -34,12 +34,12 @@ def pieces(splices: Sequence[Splice], size: int, step: int) -> Iterator[Span | b
     """
     at = 0
     for splice in splices:
-        yield from _steps(at, splice.start, step)
+        yield from steps(at, splice.start, step)
         if splice.put:
             yield splice.put
-        yield from _steps(splice.moved.start, splice.moved.end, step)
+        yield from steps(splice.moved.start, splice.moved.end, step)
         at = splice.end
-    yield from _steps(at, size, step)
+    yield from steps(at, size, step)
 
 
 def size_after(splices: Sequence[Splice], size: int) -> int:
@@ -47,6 +47,7 @@ def size_after(splices: Sequence[Splice], size: int) -> int:
     return size + sum(len(one.put) + len(one.moved) - (one.end - one.start) for one in splices)
 
 
-def _steps(start: int, end: int, step: int) -> Iterator[Span]:
+def steps(start: int, end: int, step: int) -> Iterator[Span]:
+    """Yield the bytes from `start` to `end` in spans of `step`, the last may be shorter."""
     for at in range(start, end, step):
         yield Span(at, min(at + step, end))

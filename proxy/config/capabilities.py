@@ -1,11 +1,11 @@
-"""What a model can do: our words for it, or what goes into it and comes out."""
+"""What a model can do: our words for it, or what goes into it and comes out; who sees for it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeInt, Tag
+from pydantic import Field, NonNegativeInt, PlainValidator, Tag
 
 from proxy.config.section import LONG, SHORT, Section, by_form
 
@@ -45,6 +45,16 @@ Capabilities: TypeAlias = Annotated[
 ]
 
 
+def _fallback(value: object) -> str | Literal[False] | None:
+    if value is None or value is False or (isinstance(value, str) and value):
+        return value
+    raise ValueError("must be the name of a model that describes pictures, or false")
+
+
+VisionFallback: TypeAlias = Annotated[str | Literal[False] | None, PlainValidator(_fallback)]
+"""Who puts pictures into words for models that cannot see; false: nobody does."""
+
+
 def words_of(kind: str, options: Mapping[str, Any]) -> tuple[Capability, ...] | None:
     """Tell what a worker of this kind can do; None: a `cmd`, of which nothing is known."""
     match kind:
@@ -65,4 +75,6 @@ def _llama_words(options: Mapping[str, Any]) -> tuple[Capability, ...]:
         return ("rerank",)
     if options.get("embedding"):
         return ("embeddings",)
-    return ("chat", "vision", "completions") if options.get("mmproj") else ("chat", "completions")
+    if options.get("mmproj"):
+        return ("chat", "vision", "completions", "describe")
+    return ("chat", "completions")

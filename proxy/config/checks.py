@@ -19,7 +19,9 @@ def clashes(config: Config) -> Iterator[Problem]:
     yield from _double_names(config)
     yield from _double_keys(config)
     yield from _unknown_preloads(config)
+    yield from _blind_fallbacks(config)
     yield from config.company_read.problems
+    yield from config.safety_read.problems
     yield from virtual_clashes(config)
     for model_id, model in config.models.items():
         for found in (_misplaced(config, model), _portless(model)):
@@ -92,3 +94,18 @@ def _unknown_preloads(config: Config) -> Iterator[Problem]:
         if config.resolve(name) is None:
             where: Where = ("hooks", "on_startup", "preload", str(index))
             yield Problem(where, config.absent(name, config.names), passes=True)
+
+
+def _blind_fallbacks(config: Config) -> Iterator[Problem]:
+    """Find what is to put pictures into words, and cannot."""
+    said = {(): config.vision_fallback} | {
+        ("models", model_id): model.vision_fallback for model_id, model in config.models.items()
+    }
+    for where, name in said.items():
+        place: Where = (*where, "visionFallback")
+        model_id = config.resolve(name) if name else None
+        if name and model_id is None:
+            yield Problem(place, config.absent(name, config.names))
+        elif model_id is not None and "describe" not in (config.models[model_id].words or ()):
+            told = f"{name!r} does not describe pictures: name a model that has `describe`"
+            yield Problem(place, f"{told} among its capabilities")

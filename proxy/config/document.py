@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
+from pydantic.alias_generators import to_snake
 
 from proxy.config.environment import Environment, Unusable, hidden
 from proxy.config.yaml_core import MERGE, PLAIN, TAGS, TEXT, StrictLoader, plain_tag
@@ -68,12 +69,22 @@ class Document:
         return self.placed(Problem(where, message, passes=passes))
 
     def placed(self, problem: Problem) -> Problem:
-        where = tuple(self.hidden(part) for part in problem.where)
+        written = self._as_written(problem.where)
+        where = tuple(self.hidden(part) for part in written)
         told = replace(problem, where=where, message=self.hidden(problem.message))
-        place = self.place_of(problem.where)
+        place = self.place_of(written)
         if place is None or problem.line is not None:
             return told
         return replace(told, line=place.line, path=place.path)
+
+    def _as_written(self, where: Where) -> Where:
+        """Spell keys as the file does, where it has `max_bytes` for `maxBytes`."""
+        written: Where = ()
+        for part in where:
+            snake = to_snake(part)
+            is_snake = (*written, part) not in self.places and (*written, snake) in self.places
+            written = (*written, snake if is_snake else part)
+        return written
 
     def hidden(self, text: str) -> str:
         """Name the variables of the environment instead of their values."""

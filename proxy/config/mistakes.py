@@ -13,7 +13,7 @@ from proxy.config.document import Problem, Where
 from proxy.config.likeness import alike
 from proxy.config.model import KINDS, NO_KIND, ModelConfig
 from proxy.config.schema import Config
-from proxy.config.section import LONG, SHORT, Section
+from proxy.config.section import LONG, SHORT, Section, spellings
 
 NO_PLACES = (SHORT, LONG, "[key]")
 """What pydantic puts into a mistake's path that is no key of the file."""
@@ -87,10 +87,9 @@ def _section(where: Where) -> type[Section]:
 def _inside(annotation: Any, part: str) -> Any:
     for form in _forms(annotation):
         if _is_section(form):
-            fields = form.model_fields.items()
-            inner = [f.annotation for name, f in fields if (f.alias or name) == part]
-            if inner:
-                return inner[0]
+            field = dict(spellings(form)).get(part)
+            if field is not None:
+                return field.annotation
         elif get_origin(form) in (dict, Mapping):
             return get_args(form)[1]
         elif get_origin(form) is tuple:

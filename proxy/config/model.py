@@ -18,16 +18,24 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from yarl import URL
 
-from proxy.config.capabilities import Capabilities, Capability, Modalities, words_of
+from proxy.config.capabilities import (
+    Capabilities,
+    Capability,
+    Modalities,
+    VisionFallback,
+    words_of,
+)
 from proxy.config.command import splits
 from proxy.config.command import words_of as split
 from proxy.config.filters import Filters
 from proxy.config.memory import Declaration, DeviceKind, Gpus
+from proxy.config.safety import OwnSafety
 from proxy.config.section import (
     Name,
     Priority,
     Seconds,
     Section,
+    both,
     empty_is_unsaid,
     zero_is_unsaid,
 )
@@ -139,6 +147,8 @@ class ModelConfig(Section):
     description: str = ""
     aliases: tuple[Name, ...] = ()
     capabilities: Capabilities | None = None
+    safety: OwnSafety | None = None
+    vision_fallback: VisionFallback = Field(default=None, validation_alias=both("vision_fallback"))
     env: Annotated[dict[str, str], BeforeValidator(_env_entries), AfterValidator(_env_fits)] = (
         Field(default_factory=dict)
     )
@@ -197,6 +207,15 @@ class ModelConfig(Section):
         if isinstance(self.capabilities, tuple):
             return self.capabilities
         return words_of(self.kind, self.options)
+
+    @property
+    def sees(self) -> bool | None:
+        """Tell whether a chat with it may hold pictures; None: nobody has said so."""
+        if self.words is not None:
+            return "vision" in self.words
+        if self.modalities is not None and self.modalities.inputs:
+            return "image" in self.modalities.inputs
+        return None
 
     @property
     def modalities(self) -> Modalities | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from proxy.config.company import notes_on_company
 from proxy.config.document import Document, Problem, Where
 from proxy.config.filters import PROTECTED
+from proxy.config.safety import notes_on_safety
 from proxy.config.schema import COMFYUI, COMFYUI_CONCURRENCY, Config
 from proxy.config.virtual import notes_on_pins
 from proxy.macros import names_in
@@ -35,6 +36,7 @@ def notes_on(config: Config, document: Document) -> Iterator[Problem]:
         yield Problem(("upstream", "ignorePaths"), "is the standard list, as an empty one is")
     yield from notes_on_company(config)
     yield from notes_on_pins(config)
+    yield from notes_on_safety(config)
     if COMFYUI in config.models:
         told = f"gets {COMFYUI_CONCURRENCY} requests at once or more, and ignoreWebsockets"
         yield Problem(("models", COMFYUI), told)

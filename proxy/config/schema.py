@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
+from proxy.config.capabilities import VisionFallback
 from proxy.config.company import (
     CompanyRead,
     GroupConfig,
@@ -17,10 +18,13 @@ from proxy.config.company import (
     priorities,
     read_company,
 )
+from proxy.config.jobs import JobsConfig
 from proxy.config.likeness import alike
 from proxy.config.memory import DeclaredMemory, DeviceKind, Gpu, GpuConfig, HostConfig
 from proxy.config.model import CONCURRENCY, ModelConfig, Patience, Scalar
-from proxy.config.section import Name, Seconds, Section
+from proxy.config.pictures import FetchingImages, FilesConfig
+from proxy.config.safety import SafetyConfig, SafetyRead, read_safety
+from proxy.config.section import Name, Seconds, Section, both
 from proxy.config.server import (
     Footprints,
     Hooks,
@@ -90,6 +94,15 @@ class Config(Section):
     host: HostConfig = HostConfig()
     device: DeviceKind = "gpu"
     footprints: Footprints = None
+    # what is kept
+    jobs: JobsConfig = JobsConfig()
+    files: FilesConfig = FilesConfig()
+    # what is fetched
+    fetch_images: FetchingImages = Field(default=None, validation_alias=both("fetch_images"))
+    # what must not be
+    safety: SafetyConfig | None = None
+    # sight
+    vision_fallback: VisionFallback = Field(default=None, validation_alias=both("vision_fallback"))
     # times
     health_check_timeout: Annotated[Seconds, AfterValidator(lambda s: s or START_S)] = START_S
     unload_timeout: Annotated[Seconds, AfterValidator(lambda s: s or GRACE_S)] = GRACE_S
@@ -165,6 +178,11 @@ class Config(Section):
         """Who may be seated beside whom."""
         return self.company_read.company
 
+    @cached_property
+    def safety_read(self) -> SafetyRead:
+        """What must not be asked for, as it was when the config was read."""
+        return read_safety(self)
+
     @property
     def is_one_seat(self) -> bool:
         """Tell whether one model at a time is seated, as nothing says who else may be."""
@@ -200,6 +218,19 @@ class Config(Section):
         told = model.send_loading_state
         return self.send_loading_state if told is None else told
 
+    def eyes_of(self, model: ModelConfig) -> str | None:
+        """Name the model that puts pictures into words for this one.
+
+        None: it sees by itself, it does not chat, nobody does it, or nobody knows whether it sees,
+        and its own key does not say that it needs words.
+        """
+        own = model.vision_fallback
+        if model.words is not None and "chat" not in model.words:
+            return None
+        told = self.vision_fallback if own is None else own
+        needs_words = model.sees is False or (model.sees is None and own is not None)
+        return self.resolve(told) if told and needs_words else None
+
     def device_of(self, model: ModelConfig) -> DeviceKind:
         return model.device or self.device
 
@@ -222,6 +253,10 @@ class Config(Section):
         if self.footprints is False:
             return None
         return standard if self.footprints is None else self.folder / self.footprints
+
+    def files_path(self, standard: Path) -> Path:
+        """Tell where the pictures of /v1/files are kept."""
+        return standard if self.files.dir is None else self.folder / self.files.dir
 
     def start_timeout_s(self, model: ModelConfig) -> float:
         return model.health_check_timeout or self.health_check_timeout

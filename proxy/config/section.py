@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 
 from proxy.units import duration_s
 
@@ -50,6 +60,14 @@ Seconds: TypeAlias = Annotated[
 Name: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
+def both(name: str) -> AliasChoices:
+    """Let a key be written as `maxBytes` or `max_bytes`; give its field the `validation_alias`.
+
+    For keys that are not llama-swap's: those have one spelling.
+    """
+    return AliasChoices(to_camel(name), name)
+
+
 class Section(BaseModel):
     """A part of the file: keys in camelCase as llama-swap's, unknown ones refused."""
 
@@ -69,7 +87,7 @@ class Section(BaseModel):
             return {}
         if not isinstance(data, dict):
             return data
-        known = {field.alias or name for name, field in cls.model_fields.items()}
+        known = dict(spellings(cls))
         return {key: v for key, v in data.items() if v is not None or key not in known}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -78,3 +96,19 @@ class Section(BaseModel):
         for name in copy.__dict__.keys() - type(self).model_fields.keys():
             del copy.__dict__[name]
         return copy
+
+
+class OwnSection(Section):
+    """A part of the file that is not llama-swap's: each key may be written in both ways."""
+
+    model_config = ConfigDict(alias_generator=AliasGenerator(to_camel, validation_alias=both))
+
+
+def spellings(section: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the fields by each key that they may be written with, the first one first."""
+    for name, field in section.model_fields.items():
+        match field.validation_alias:
+            case AliasChoices(choices=choices):
+                yield from ((str(key), field) for key in choices)
+            case _:
+                yield field.alias or name, field

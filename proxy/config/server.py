@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, NewType, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 
@@ -143,12 +144,20 @@ def _is_one_word(key: SecretStr) -> SecretStr:
     return key
 
 
+Owner = NewType("Owner", str)
+
+
 class ApiKey(Section):
     """A key, whose it is, and how urgent their requests are."""
 
     key: Annotated[SecretStr, AfterValidator(_is_one_word)]
     name: str = ""
     priority: Priority | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """Name who holds it, and do not tell it: SHA-256 in hex."""
+        return Owner(hashlib.sha256(self.key.get_secret_value().encode()).hexdigest())
 
 
 def _entry(value: object) -> object:

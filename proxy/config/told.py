@@ -11,7 +11,9 @@ from pathlib import Path, PurePath
 from proxy.config.company import rules_told
 from proxy.config.document import Problem
 from proxy.config.filters import Filters
+from proxy.config.jobs import JobsConfig
 from proxy.config.model import ModelConfig
+from proxy.config.safety import describe
 from proxy.config.schema import GRACE_S, START_S, Config
 from proxy.macros import names_in
 from proxy.units import as_size
@@ -75,6 +77,16 @@ def _rest(config: Config) -> Iterator[str]:
         yield f"peer {name}: {', '.join(peer.models)} at {peer.proxy}"
     if config.routes:
         yield f"routes {', '.join(config.routes)}"
+    if (everywhere := config.safety_read.everywhere) is not None:
+        yield f"safety: {describe(everywhere)}"
+    if (fetch := config.fetch_images) is not None:
+        beside = "".join(f", {one}" for one in fetch.allow)
+        yield f"fetches pictures from public hosts{beside}, up to {as_size(fetch.max_bytes)} each"
+    if config.files.dir is not None:
+        yield f"files in {config.files.dir}, up to {as_size(config.files.max_bytes)}"
+    if config.jobs != JobsConfig():
+        kept = f"{as_size(config.jobs.max_bytes)} kept for {config.jobs.keep:g} s"
+        yield f"jobs: {config.jobs.max_pending} at once, {kept}"
 
 
 def _parts(config: Config, model_id: str, model: ModelConfig) -> Iterator[str]:
@@ -92,6 +104,11 @@ def _parts(config: Config, model_id: str, model: ModelConfig) -> Iterator[str]:
         yield f"env {', '.join(model.env)}"
     yield from _starts_and_stops(config, model)
     yield from _sits(config, model)
+    own = config.safety_read.own
+    if model_id in own:
+        yield f"safety: {describe(terms) if (terms := own[model_id]) else 'lifted'}"
+    if describer := config.eyes_of(model):
+        yield f"pictures in words of {describer}"
     if model_id in config.preload:
         yield "preloaded"
     flags = {

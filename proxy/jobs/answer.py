@@ -94,7 +94,7 @@ class KeptAnswer:
         await self._opened.wait()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Give what is there, and then what comes, to the end."""
+        """Give what is there, and then what comes, to the end. Raises OSError if it was cut."""
         with self.path.open("rb") as file:
             while True:
                 grown = self._grown
@@ -103,6 +103,8 @@ class KeptAnswer:
                 if self.is_over and file.tell() >= self.size_bytes:
                     return
                 if self._grown is grown:
+                    if self.is_over:
+                        raise OSError(errno.EIO, "the file has become shorter than it was")
                     await grown.wait()
 
     @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NewType
 
+from proxy.config import Owner
 from proxy.errors import Cancelled
 from proxy.forward import CLIENT_LEFT, ERROR_STATUS, Errand
 from proxy.jobs.answer import KeptAnswer
@@ -27,9 +28,6 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-OVER = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
-
-
 @dataclass(slots=True, eq=False)
 class Job:
     """What is known of it; its owner is `Jobs`."""
@@ -39,10 +37,13 @@ class Job:
     path: str
     is_remote: bool  # a peer answers it: nothing is known of its turn
     errand: Errand | None  # None: it is over
+    owner: Owner | None = None  # whose key made it; None: there were no keys
     answer: KeptAnswer | None = None  # None: it goes to the client who waits for it
     progress: Progress | None = None
+    is_shown: bool = True  # before it is done: else its previews are for nobody
     created_at: float = field(default_factory=time.time)  # by the wall clock, as the next one
     ended_at: float | None = None
+    expires_at: float | None = None  # its answer is kept until then
     outcome: JobState | None = None
     why: str = ""  # it failed
 

@@ -10,12 +10,16 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from proxy.config import JobsConfig, Owner
 from proxy.errors import BadRequest, NotFound, QueueFull
 from proxy.forward import Errand
 from proxy.jobs.job import Job, JobId
@@ -29,8 +33,6 @@ HEADER = "X-Hotseat-Job"
 """Names a job: to its worker, to its client, and by a client who wants to name it himself."""
 LOOK_EACH_S = 0.5
 """A worker tells how far it is only when it is asked; a step takes about that long."""
-MOST_APART = 100
-"""How many jobs may go on without their clients: each holds a body, and a place in a queue."""
 MOST_OVER = 1000
 TOKEN_BYTES = 12
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -40,10 +42,18 @@ class Jobs:
     """Use as an async context; leaving it cancels what still runs."""
 
     def __init__(
-        self, shelf: Shelf, tell: Callable[[Job], None], is_heard: Callable[[], bool]
+        self,
+        folder: Path,
+        bounds: Callable[[], JobsConfig],
+        tell: Callable[[Job], None],
+        is_heard: Callable[[], bool],
     ) -> None:
-        """`tell` is called when a job has changed; `is_heard` says whether anybody would know."""
-        self.shelf = shelf
+        """`tell` is called when a job has changed; `is_heard` says whether anybody would know.
+
+        Answers lie in `folder`; `bounds` are asked for anew each time, as they may change.
+        """
+        self.shelf = Shelf(folder, bounds)
+        self._bounds = bounds
         self._tell = tell
         self._is_heard = is_heard
         self._jobs: dict[JobId, Job] = {}
@@ -70,7 +80,9 @@ class Jobs:
         self._forget()
         return iter([*self._jobs.values()])
 
-    def begin(self, errand: Errand, *, is_remote: bool, name: str | None = None) -> Job:
+    def begin(
+        self, errand: Errand, owner: Owner | None, *, is_remote: bool, name: str | None = None
+    ) -> Job:
         """Take note of a request, which is told its name; `end` must follow. Raises BadRequest."""
         job_id = JobId(secrets.token_urlsafe(TOKEN_BYTES) if name is None else name)
         if not _NAME.fullmatch(job_id):
@@ -79,7 +91,7 @@ class Jobs:
         if job_id in self._jobs:
             told = f"there is a job {job_id} already: name this one otherwise, or not at all"
             raise BadRequest(told, param=HEADER, code="job_exists")
-        job = Job(job_id, errand.model_id, errand.request.path, is_remote, errand)
+        job = Job(job_id, errand.model_id, errand.request.path, is_remote, errand, owner)
         errand.marks = {**errand.marks, HEADER: job_id}
         self._jobs[job_id] = job
         self._tell(job)
@@ -91,15 +103,16 @@ class Jobs:
         if job.answer is None:
             self._jobs.pop(job.id, None)
         else:
+            job.expires_at = time.time() + self.shelf.keep_s
             self.shelf.keep(job.id, job.answer)
         self._forget()
         self._tell(job)
 
-    def find(self, name: str) -> Job:
-        """Find one by its name. Raises NotFound."""
+    def find(self, name: str, sees: Callable[[Owner | None], bool]) -> Job:
+        """Find one by its name, if `sees` lets its owner through. Raises NotFound."""
         self._forget()
         job = self._jobs.get(JobId(name))
-        if job is None:
+        if job is None or not sees(job.owner):
             kept_s = f"{self.shelf.keep_s:g}"
             told = f"no such job: there never was one, or it has been over for {kept_s} s"
             raise NotFound(told, code="job_not_found")
@@ -113,8 +126,8 @@ class Jobs:
 
     def see_room(self) -> None:
         """Raise QueueFull when no more jobs may go on without their clients."""
-        if len(self._apart) >= MOST_APART:
-            told = f"{MOST_APART} jobs are under way already; wait for one of them"
+        if len(self._apart) >= (most := self._bounds().max_pending):
+            told = f"{most} jobs are under way already; wait for one of them (jobs.maxPending)"
             raise QueueFull(told, retry_after_s=LOOK_EACH_S)
 
     def run_apart(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -139,6 +152,8 @@ class Jobs:
         if seat is None or seat.settings.kind == "cmd":
             return
         progress = (await ask(seat)).get(job.id, job.progress)
+        if progress is not None and not job.is_shown:
+            progress = replace(progress, preview=None)
         if progress != job.progress:
             job.progress = progress
             self._tell(job)

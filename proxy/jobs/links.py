@@ -14,8 +14,6 @@ from proxy.jobs.shelf import Shelf
 Keep = Callable[[str, KeptAnswer], object]
 
 TOKEN_BYTES = 18  # who knows the name of a picture may have it
-HEADERS = {"Cache-Control": "private, max-age=3600", "X-Content-Type-Options": "nosniff"}
-"""Of every picture: what a worker calls one is not to be taken for a page."""
 _DATA = re.compile(rb'("url":\s*)"data:image/(png|jpeg|webp);base64,([A-Za-z0-9+/=]*)"')
 """A quote inside a JSON string has a backslash before it, so no text of a prompt looks so."""
 
@@ -28,11 +26,19 @@ def linked(answer: KeptAnswer, shelf: Shelf, base: str, keep: Keep) -> None:
     """
 
     def link(found: re.Match[bytes]) -> bytes:
+        try:
+            raw = base64.b64decode(found[3])
+        except ValueError:  # a foreign worker's mistake: who gets it is the judge of it
+            return found[0]
         kind = found[2].decode()
         name = f"{secrets.token_urlsafe(TOKEN_BYTES)}.{kind.replace('jpeg', 'jpg')}"
         picture = shelf.new(name)
-        raw = base64.b64decode(found[3])
-        picture.fill(200, None, {"Content-Type": f"image/{kind}", **HEADERS}, raw)
+        headers = {
+            "Content-Type": f"image/{kind}",
+            "Cache-Control": f"private, max-age={shelf.keep_s:.0f}",
+            "X-Content-Type-Options": "nosniff",  # what a worker calls a picture may be a page
+        }
+        picture.fill(200, None, headers, raw)
         keep(name, picture)
         if picture.is_cut:
             raise OSError(picture.why)

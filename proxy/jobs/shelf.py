@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.config import JobsConfig
 from proxy.jobs.answer import KeptAnswer
-
-KEEP_S = 3600.0
-MOST_BYTES = 1 << 30  # some hundred pictures; temporary directories often lie in RAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +21,27 @@ class _Item:
 class Shelf:
     """Answers by name, oldest first. Loop thread only, but for `new`."""
 
-    def __init__(
-        self, folder: Path, *, keep_s: float = KEEP_S, most_bytes: int = MOST_BYTES
-    ) -> None:
-        self.keep_s = keep_s
+    def __init__(self, folder: Path, bounds: Callable[[], JobsConfig] = JobsConfig) -> None:
+        """`bounds` tells how long and how much now: what is there keeps the time it was given."""
         self._folder = folder
-        self._most_bytes = most_bytes
+        self._bounds = bounds
         self._items: dict[str, _Item] = {}
+
+    @property
+    def keep_s(self) -> float:
+        """How long what comes now will be kept."""
+        return self._bounds().keep
 
     def new(self, name: str, *, is_held_back: bool = False) -> KeptAnswer:
         """Make an answer that is still to come; it is nobody's before it is kept."""
-        return KeptAnswer(self._folder / name, self._most_bytes, is_held_back)
+        return KeptAnswer(self._folder / name, self._bounds().max_bytes, is_held_back)
 
     def keep(self, name: str, answer: KeptAnswer) -> None:
         """Keep it from now on; the oldest ones leave when there is no room."""
         self.drop(name)
         clock = asyncio.get_running_loop().call_later(self.keep_s, self.drop, name)
         self._items[name] = _Item(answer, clock)
-        while self._size_bytes > self._most_bytes:
+        while self._size_bytes > self._bounds().max_bytes:
             self.drop(next(iter(self._items)))
 
     def find(self, name: str) -> KeptAnswer | None:

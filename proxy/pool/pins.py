@@ -70,8 +70,8 @@ class Pins:
         try:
             while self._is_pinned(model):
                 pause_s = await self._load(model, "pin")
-                if pause_s is None:
-                    return
+                if pause_s is None or not self._is_pinned(model):
+                    return  # it may have failed because the server closes: that wakes nobody again
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._news.wait()

@@ -15,7 +15,7 @@ RUNNING = frozenset(
 """What a worker was started with: it would run otherwise if it were started now."""
 EXPANDED = frozenset({"macros"})
 """These count where they are used."""
-FIXED = frozenset({"footprints", "max_body_bytes", "log_to_stdout"})
+FIXED = frozenset({"files", "footprints", "max_body_bytes", "log_to_stdout"})
 """What is read once, at the start of the server."""
 
 

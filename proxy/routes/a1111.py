@@ -21,8 +21,8 @@ from proxy.errors import BadRequest, NotFound
 from proxy.jobs import Job, JobState
 from proxy.routes import inference
 from proxy.routes.checkpoint import CHECKPOINT, painters
-from proxy.routes.jobs import JOBS, cancel, state_of
-from proxy.routes.keys import config_of
+from proxy.routes.jobs import JOBS, cancel, jobs_for, state_of
+from proxy.routes.keys import POOL, config_of
 from proxy.routes.loras import loras_of
 from proxy.routes.pngtext import NotPng, texts_of
 
@@ -122,17 +122,19 @@ async def list_loras(request: web.Request) -> web.StreamResponse:
     name = request.query.get("model")
     current = name or request.app[CHECKPOINT].name(config)
     model_id = config.resolve(current) if current is not None else None
-    model = config.models[model_id] if model_id is not None else None
-    if model is None or model.kind != "sd":
+    if model_id is None or config.models[model_id].kind != "sd":
         return web.json_response([]) if name is None else await inference.dispatch(request)
-    names = await loras_of(config, model)
-    told = [{"name": one, "alias": one, "path": one, "metadata": {}} for one in names]
-    return web.json_response(told)
+    loras = await loras_of(config, request.app[POOL], model_id)
+    return web.json_response([{**_named_thrice(one.name), "fits": one.fits} for one in loras])
+
+
+def _named_thrice(name: str) -> Mapping[str, object]:
+    return {"name": name, "alias": name, "path": name, "metadata": {}}
 
 
 async def tell_progress(request: web.Request) -> web.Response:
-    """Answer GET /sdapi/v1/progress: of the picture that is painted now, for whomever."""
-    jobs = [job for job in request.app[JOBS] if not job.is_over]
+    """Answer GET /sdapi/v1/progress: of the picture that is painted now, if one may see it."""
+    jobs = [job for job in jobs_for(request) if not job.is_over]
     running = next((job for job in jobs if _is_running(request, job)), None)
     if running is not None:
         await request.app[JOBS].look(running)
@@ -162,12 +164,13 @@ async def tell_progress(request: web.Request) -> web.Response:
 async def interrupt(request: web.Request) -> web.StreamResponse:
     """Answer POST /sdapi/v1/interrupt: what runs for AUTOMATIC1111's clients ends.
 
-    Who names a model with a worker that is none of ours means that worker.
+    With keys, what runs for this one. Who names a model with a worker that is none of ours means
+    that worker.
     """
     if request.can_read_body:
         with suppress(NotFound, BadRequest):  # it names no model, or one of ours
             return await inference.dispatch(request)
-    for job in request.app[JOBS]:
+    for job in jobs_for(request):
         if job.path.startswith("/sdapi/") and _is_running(request, job):
             cancel(request.app, job)
     return web.json_response({})

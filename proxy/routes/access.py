@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from aiohttp import web
 
-from proxy.config import ApiKey
+from proxy.config import ApiKey, Owner
 from proxy.errors import Unauthorized
 from proxy.forward import KEYS
 from proxy.routes import paths
@@ -54,6 +54,17 @@ def priority_of_key(request: web.Request) -> int | None:
     """Tell how urgent the requests of this one's key are, if that is said."""
     entry = request.get(KEY)
     return entry.priority if entry else None
+
+
+def owner_of(request: web.Request) -> Owner | None:
+    """Tell whose key let this one in; None: there are no keys."""
+    entry = request.get(KEY)
+    return entry.owner if entry else None
+
+
+def is_ones_own(request: web.Request, owner: Owner | None) -> bool:
+    """Tell whether something is for this one: what his key has made, or nobody's in particular."""
+    return not config_of(request).api_keys or owner in (None, owner_of(request))
 
 
 def withheld(request: web.Request) -> tuple[str, ...]:

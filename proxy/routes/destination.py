@@ -36,14 +36,24 @@ class Load:
     counts: Mapping[str, int]  # of requests, by the names of places
 
 
-def find(config: Config, name: str, pins: Mapping[str, str], look: Callable[[], Load]) -> Place:
+def find(
+    config: Config,
+    name: str,
+    pins: Mapping[str, str],
+    look: Callable[[], Load],
+    *,
+    has_pictures: bool = False,
+) -> Place:
     """Find who is to answer. Raises ModelNotFound.
 
-    `pins` are those of the active profile; `look` is asked only for a selector that wants it.
+    `pins` are those of the active profile; `look` is asked only for a selector that wants it. One
+    that has a choice leads a request with pictures to who may see them, if there is any.
     """
     target = _pinned(name, pins)
     selector = config.selectors.get(target)
     if selector is not None:
+        if has_pictures and selector.strategy != "pin":
+            selector = _seeing(config, selector)
         target = _chosen(config, selector, look)
     place = place_of(config, target)
     if place is None:
@@ -100,6 +110,17 @@ def _chosen(config: Config, selector: Selector, look: Callable[[], Load]) -> str
             return _spilled(config, selector, look())
         case _:
             assert_never(selector.strategy)
+
+
+def _seeing(config: Config, selector: Selector) -> Selector:
+    """Leave out the targets that are known to be blind, unless all of them are."""
+    places = {target: place_of(config, target) for target in selector.targets}
+    able = tuple(
+        target
+        for target, place in places.items()
+        if not isinstance(place, Local) or config.models[place.model_id].sees is not False
+    )
+    return selector.model_copy(update={"targets": able or selector.targets})
 
 
 def _warm(config: Config, selector: Selector, load: Load) -> str:

@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 
 import aiohttp
 from aiohttp import web
 
 from proxy.config import Config
 from proxy.logs import PROXY, UPSTREAM
-from proxy.routes import inflight, jobs, profiles
+from proxy.routes import access, inflight, jobs, profiles
 from proxy.routes.feed import FEED, Listener, News
 from proxy.routes.inflight import INFLIGHT
 from proxy.routes.keys import CONFIG, HUB, POOL
@@ -34,7 +35,7 @@ async def events(request: web.Request) -> web.StreamResponse:
             "X-Accel-Buffering": "no",
         }
     )
-    with feed.listening() as listener:
+    with feed.listening(partial(access.is_ones_own, request)) as listener:
 
         def hear(source: str, line: str) -> None:
             data = {"source": PROXY if source == PROXY else UPSTREAM, "data": f"{line}\n"}
@@ -100,7 +101,7 @@ class _Teller:
         yield from self._growth()
 
     def _jobs(self) -> Iterator[News]:
-        if told := jobs.listed(self._request.app):
+        if told := jobs.listed(self._request):
             yield jobs.KIND, {"operation": "snapshot", "jobs": told}
 
     @property

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import web
+
+from proxy.config import Owner
 
 NEWS = 1024  # for each listener; a slower one loses the oldest
 
@@ -20,6 +22,7 @@ News = tuple[str, object]
 class Listener:
     """What one reader has not been told yet."""
 
+    sees: Callable[[Owner | None], bool]  # what has this owner; None: it is nobody's
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     news: deque[News] = field(default_factory=lambda: deque(maxlen=NEWS))
     has_lost: bool = False
@@ -49,13 +52,15 @@ class Feed:
         """Tell whether anybody listens: who has to work for his news asks first."""
         return bool(self._listeners)
 
-    def tell(self, kind: str, data: object) -> None:
+    def tell(self, kind: str, data: object, owner: Owner | None = None) -> None:
         for listener in self._listeners:
-            listener.hear(kind, data)
+            if listener.sees(owner):
+                listener.hear(kind, data)
 
     @contextmanager
-    def listening(self) -> Iterator[Listener]:
-        listener = Listener()
+    def listening(self, sees: Callable[[Owner | None], bool]) -> Iterator[Listener]:
+        """Listen to what `sees` lets through, for the length of the block."""
+        listener = Listener(sees)
         self._listeners.add(listener)
         try:
             yield listener

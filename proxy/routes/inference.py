@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
 from aiohttp import web
 
 from proxy.body import Body, Edit, Peek, peek_query, read_blindly, read_body, renamed_in
-from proxy.config import Config, Filters, ModelConfig
+from proxy.config import Config
 from proxy.errors import BadRequest, HotseatError, ModelNotFound, NotFound
-from proxy.forward import Errand
-from proxy.routes import access, paths, remote
+from proxy.routes import paths, remote
+from proxy.routes.able import refuse_what_it_cannot
 from proxy.routes.checkpoint import CHECKPOINT
 from proxy.routes.destination import Load, Local, Place, find, listed_names, no_such_model
+from proxy.routes.errands import edit_for, errand_for
 from proxy.routes.inflight import INFLIGHT
 from proxy.routes.keys import POOL, config_of
 from proxy.routes.painting import paint
 from proxy.routes.profiles import ACTIVE
-from proxy.routes.serving import Run, serve
-from proxy.wishes import STRIPPED, wish_of
+from proxy.routes.safety import see_it_may
+from proxy.routes.serving import Run, attempt_twice, serve
+from proxy.routes.sight import seeing, sight_of
 
 
 async def dispatch(request: web.Request) -> web.StreamResponse:
@@ -28,19 +31,20 @@ async def dispatch(request: web.Request) -> web.StreamResponse:
     config = config_of(request)
     with ExitStack() as held:
         body = held.enter_context(await _read(request, config))
-        name = _name(request, config, body.peek)
-        pins = request.app[ACTIVE].pins(config)
-        place = find(config, name, pins, partial(_look, request))
-        path = paths.upstream_path(target(request))
+        look = partial(_look, request)
+        place = _place(request, config, body.peek, look)
         if isinstance(place, Local):
-            refuse_what_it_cannot(config, place.model_id, request.path, body.peek)
+            refuse_what_it_cannot(config, place.model_id, request.path, look)
+        sight = await sight_of(request, place, body, look)
+        if request.method == "POST":
+            await see_it_may(request, place, request.path, body)
         edit = edit_for(config, place, body.peek)
         body.edit(edit)
-        if edit.model is not None and request.method != "POST":
-            path = renamed_in(path, edit.model)
-        if request.method == "POST" and paths.is_painted(request.path):
-            return await paint(errand_for(request, place, path, body), _run_of(place), held)
-        return await send(request, place, path, body)
+        errand = errand_for(request, place, _path(request, edit), body)
+        run, first = _run_of(place), partial(seeing, sight, edit)
+        if paths.is_painted(request.path):
+            return await paint(errand, run, first, held)
+        return await serve(errand, first(run or attempt_twice))
 
 
 async def send(request: web.Request, place: Place, path: str, body: Body) -> web.StreamResponse:
@@ -51,40 +55,6 @@ async def send(request: web.Request, place: Place, path: str, body: Body) -> web
 def _run_of(place: Place) -> Run | None:
     """Tell how who has the place is asked; None: as a worker of ours."""
     return None if isinstance(place, Local) else partial(remote.ask, model=place)
-
-
-def errand_for(request: web.Request, place: Place, path: str, body: Body) -> Errand:
-    """Gather what is known of a request before it waits. Raises BadRequest for odd wishes."""
-    config = config_of(request)
-    own = config.priority_of(place.model_id) if isinstance(place, Local) else 0
-    return Errand(
-        request,
-        place.name,
-        path,
-        body,
-        config,
-        wish=wish_of(request.headers, body.peek, access.priority_of_key(request), own),
-        withheld=access.withheld(request),
-    )
-
-
-def edit_for(config: Config, place: Place, peek: Peek) -> Edit:
-    """Tell how the body is to be told: by which name, without what, and with what besides."""
-    if isinstance(place, Local):
-        model = config.models[place.model_id]
-        filters, asked, told = model.filters, place.asked, model.use_model_name or place.asked
-    else:
-        filters, asked, told = config.peers[place.peer_id].filters, place.model, place.model
-    has_ours = not (peek.keep_alive is peek.priority is peek.on_disconnect is None)
-    return Edit(
-        told if told != peek.model else None,
-        (*(STRIPPED if has_ours else ()), *filters.strip_params),
-        (*filters.set_params.items(), *_params_by_id(filters, asked)),
-    )
-
-
-def _params_by_id(filters: Filters, asked: str) -> list[tuple[str, object]]:
-    return [*filters.set_params_by_id.get(asked, {}).items()]
 
 
 def target(request: web.Request) -> str:
@@ -109,21 +79,6 @@ def find_model(config: Config, name: str | None) -> str:
     raise no_such_model(config, name)
 
 
-def refuse_what_it_cannot(config: Config, model_id: str, path: str, peek: Peek) -> None:
-    """Raise BadRequest before a swap is spent on a request that must fail."""
-    model = config.models[model_id]
-    need, words = paths.need_of(path), model.words
-    if model.kind != "cmd" and not paths.is_bundled(path):
-        told = f"{model_id} runs on the bundled worker {model.kind}, which serves no {path}"
-        raise BadRequest(told, param="model", code="model_cannot")
-    if words is None or need is None:
-        return  # a `cmd` that does not say what it can do, or a path that only its worker knows
-    if need not in words:
-        raise _cannot(config, model_id, model, need, "model_cannot")
-    if peek.has_pictures and "vision" not in words:
-        raise _cannot(config, model_id, model, "vision", "model_cannot_see")
-
-
 async def _read(request: web.Request, config: Config) -> Body:
     """Read the body. Raises as `read_body` does, and NotFound where only a name makes a path."""
     limits = config.max_body_bytes, config.stall_timeout
@@ -138,7 +93,22 @@ async def _read(request: web.Request, config: Config) -> Body:
     return await read_blindly(request, *limits, peek)
 
 
+def _place(request: web.Request, config: Config, peek: Peek, look: Callable[[], Load]) -> Place:
+    """Find who is to answer. Raises BadRequest, NotFound and ModelNotFound."""
+    name, pins = _name(request, config, peek), request.app[ACTIVE].pins(config)
+    return find(config, name, pins, look, has_pictures=peek.has_pictures)
+
+
+def _path(request: web.Request, edit: Edit) -> str:
+    """Tell where it is asked, and with which query: a GET has the model's name in there."""
+    path = paths.upstream_path(target(request))
+    if edit.model is None or request.method == "POST":
+        return path
+    return renamed_in(path, edit.model)
+
+
 def _look(request: web.Request) -> Load:
+    """Tell how busy everybody is."""
     running = request.app[POOL].standing.running()
     states = {str(worker.model): worker.state for worker in running}
     errands = (flight.errand for flight in request.app[INFLIGHT])
@@ -173,10 +143,3 @@ def _no_name(config: Config, request: web.Request) -> HotseatError:
 
 def _told_names(config: Config, what: str) -> str:
     return f"{what}; there are: {', '.join(listed_names(config))}"
-
-
-def _cannot(config: Config, model_id: str, model: ModelConfig, need: str, code: str) -> BadRequest:
-    able = [name for name, other in config.models.items() if need in (other.words or ())]
-    instead = f"ask one of: {', '.join(able)}" if able else "no model here can"
-    told = f"{model_id} is for {', '.join(model.words or ())}, not for {need}; {instead}"
-    return BadRequest(told, param="model", code=code)

@@ -18,7 +18,9 @@ from proxy.forward import KEYS, Errand
 from proxy.routes.feed import Feed
 
 KIND = "inflight"
-HIDDEN = frozenset({*KEYS, "proxy-authorization", "cookie", "set-cookie"})
+REFERENCES = "X-Hotseat-Files"
+"""Names pictures to who has brought them: who else knew their names could have them too."""
+HIDDEN = frozenset({*KEYS, "proxy-authorization", "cookie", "set-cookie", REFERENCES.lower()})
 REDACTED = "[REDACTED]"
 
 
@@ -124,7 +126,7 @@ def _is_number(text: str) -> bool:
 
 
 def _shown(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> Mapping[str, str]:
-    """Give the headers without what lets one in."""
+    """Give the headers without what lets one in, or leads to a picture."""
     return {
         name: REDACTED if name.lower() in HIDDEN else ", ".join(headers.getall(name))
         for name in headers

@@ -6,17 +6,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
+from proxy.config import JobsConfig
 from proxy.forward import EVENTS
-from proxy.jobs import Job, Jobs, JobState, Shelf
+from proxy.jobs import Job, Jobs, JobState
 from proxy.jobs.jobs import HEADER
+from proxy.routes.access import is_ones_own
 from proxy.routes.feed import FEED, Feed
 from proxy.routes.inflight import INFLIGHT
-from proxy.routes.keys import POOL
+from proxy.routes.keys import CONFIG, POOL
 from proxy.routes.waiting import describe
 
 KIND = "job"
@@ -31,17 +34,30 @@ def kept_in(folder: Path, feed: Feed) -> Callable[[web.Application], AsyncIterat
     async def jobs(app: web.Application) -> AsyncIterator[None]:
         def tell(job: Job) -> None:
             if feed.is_heard:
-                feed.tell(KIND, {"operation": "upsert", "job": _as_json(app, job)})
+                feed.tell(KIND, {"operation": "upsert", "job": _as_json(app, job)}, job.owner)
 
-        async with Jobs(Shelf(folder), tell, lambda: feed.is_heard) as app[JOBS]:
+        def bounds() -> JobsConfig:
+            return app[CONFIG]().jobs
+
+        async with Jobs(folder, bounds, tell, lambda: feed.is_heard) as app[JOBS]:
             yield
 
     return jobs
 
 
-def listed(app: web.Application) -> list[Mapping[str, object]]:
-    """Tell of all jobs, oldest first."""
-    return [_as_json(app, job) for job in app[JOBS]]
+def jobs_for(request: web.Request) -> list[Job]:
+    """Give the jobs that are for this one, oldest first: with keys, those of his own."""
+    return [job for job in request.app[JOBS] if is_ones_own(request, job.owner)]
+
+
+def named(request: web.Request) -> Job:
+    """Find the job that the path names, if it is for this one. Raises NotFound."""
+    return request.app[JOBS].find(request.match_info["id"], partial(is_ones_own, request))
+
+
+def listed(request: web.Request) -> list[Mapping[str, object]]:
+    """Tell of the jobs that are for this one, oldest first."""
+    return [_as_json(request.app, job) for job in jobs_for(request)]
 
 
 def as_json(request: web.Request, job: Job) -> Mapping[str, object]:
@@ -73,7 +89,7 @@ def _as_json(app: web.Application, job: Job) -> Mapping[str, object]:
         "path": job.path,
         "created_at": round(job.created_at, 3),
         "ended_at": round(job.ended_at, 3) if job.ended_at is not None else None,
-        "expires_at": _expiry(app, job),
+        "expires_at": round(job.expires_at, 3) if job.expires_at is not None else None,
         "position": outlook.position if outlook is not None else None,
         "waits": describe(pool, job.ticket) if outlook is not None and job.ticket else None,
         "eta_s": outlook.eta_s if outlook is not None else eta_s,
@@ -84,10 +100,6 @@ def _as_json(app: web.Application, job: Job) -> Mapping[str, object]:
     }
 
 
-def _expiry(app: web.Application, job: Job) -> float | None:
-    return round(job.ended_at + app[JOBS].shelf.keep_s, 3) if job.ended_at is not None else None
-
-
 def accepted(request: web.Request, job: Job) -> web.Response:
     """Answer with how far the job is, and where to ask again."""
     headers = {"Location": f"/api/jobs/{job.id}", "Retry-After": "1", HEADER: job.id}
@@ -96,24 +108,24 @@ def accepted(request: web.Request, job: Job) -> web.Response:
 
 async def list_jobs(request: web.Request) -> web.Response:
     """Answer GET /api/jobs, oldest first."""
-    return web.json_response({"jobs": listed(request.app)})
+    return web.json_response({"jobs": listed(request)})
 
 
 async def tell_job(request: web.Request) -> web.Response:
     """Answer GET /api/jobs/{id}, with a fresh look at how far it is."""
-    job = _named(request)
+    job = named(request)
     await request.app[JOBS].look(job)
     return web.json_response(as_json(request, job))
 
 
 async def follow_job(request: web.Request) -> web.StreamResponse:
     """Answer GET /api/jobs/{id}/events until the job is over: each change is an event."""
-    job = _named(request)
+    job = named(request)
     feed, standing = request.app[FEED], request.app[POOL].standing
     headers = {"Content-Type": EVENTS, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     response = web.StreamResponse(headers=headers)
     with (
-        feed.listening() as listener,
+        feed.listening(partial(is_ones_own, request)) as listener,
         standing.watched(listener.wake),
         suppress(aiohttp.ClientError),
     ):
@@ -138,13 +150,13 @@ async def follow_job(request: web.Request) -> web.StreamResponse:
 
 async def cancel_job(request: web.Request) -> web.Response:
     """Answer POST /api/jobs/{id}/cancel; who waits for its answer is told in words."""
-    cancel(request.app, _named(request))
+    cancel(request.app, named(request))
     return web.json_response({"msg": "ok"})
 
 
 async def drop_job(request: web.Request) -> web.Response:
     """Answer DELETE /api/jobs/{id}: it ends, or what came of it is thrown away."""
-    job = _named(request)
+    job = named(request)
     if job.is_over:
         request.app[JOBS].drop(job)
     else:
@@ -157,7 +169,3 @@ def cancel(app: web.Application, job: Job) -> None:
     for flight in app[INFLIGHT]:
         if flight.errand is job.errand:
             flight.cancel()
-
-
-def _named(request: web.Request) -> Job:
-    return request.app[JOBS].find(request.match_info["id"])

@@ -7,6 +7,7 @@ from aiohttp import web
 from proxy.config import Config
 from proxy.logs import LogHub
 from proxy.metrics import Metrics
+from proxy.pictures import Fetcher, PictureStore
 from proxy.pool import Pool
 from proxy.reload import Reloader
 from proxy.swaps import SwapLog
@@ -16,6 +17,8 @@ POOL = web.AppKey("pool", Pool)
 HUB = web.AppKey("hub", LogHub)
 SWAPS = web.AppKey("swaps", SwapLog)
 METRICS = web.AppKey("metrics", Metrics)
+FILES = web.AppKey("files", PictureStore)
+FETCHER = web.AppKey("fetcher", Fetcher)
 RELOADER = web.AppKey("reloader", Reloader)
 CAME_UNDER = web.RequestKey("config", Config)
 

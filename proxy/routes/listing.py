@@ -34,9 +34,9 @@ async def tell_model(request: web.Request) -> web.Response:
     told = _catalogue(request).told(name)
     place = exact(config, name, request.app[ACTIVE].pins(config))
     if isinstance(place, Local) and (
-        loras := await loras_of(config, config.models[place.model_id])
+        loras := await loras_of(config, request.app[POOL], place.model_id)
     ):
-        told["loras"] = loras
+        told["loras"] = [{"name": lora.name, "fits": lora.fits} for lora in loras]
     return web.json_response(told)
 
 
@@ -116,6 +116,8 @@ class _Catalogue:
             entry["context_length"] = modes.context
             entry["meta"] = {"llamaswap": said | meta, "n_ctx": modes.context}
         words = _words(model)
+        if describer := self.config.eyes_of(model):
+            entry["vision_fallback"] = describer
         return entry | {"capabilities": list(words), "architecture": _architecture(words, modes)}
 
     def _selector(self, name: str, selector: Selector) -> Entry:

@@ -51,6 +51,7 @@ def render(error: HotseatError) -> web.Response:
 async def allow_any_origin(_request: web.Request, response: web.StreamResponse) -> None:
     """Let pages of any origin read every answer, errors too."""
     response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Access-Control-Expose-Headers"] = "*"  # a page shall see ours too
 
 
 @web.middleware

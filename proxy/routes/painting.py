@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
 
-from proxy.errors import BadRequest, HotseatError, ShuttingDown
+from proxy.config import OutputConfig
+from proxy.errors import BadRequest, HotseatError, NotKept, ShuttingDown
 from proxy.forward import Errand, forward
 from proxy.jobs import Job, Jobs, KeptAnswer, linked
 from proxy.jobs.jobs import HEADER
-from proxy.routes import paths
+from proxy.routes import access, paths
 from proxy.routes.jobs import JOBS, accepted
 from proxy.routes.middleware import render
 from proxy.routes.results import hand_over
+from proxy.routes.safety import output_of, see_it_may_leave
 from proxy.routes.serving import Run, attempt_twice, serve
 from proxy.seat import Seat
 
@@ -44,10 +47,12 @@ class _Work:
     job: Job
     answer: KeptAnswer
     how: Run
-    links: str | None  # as of its manner
+    manner: _Manner
+    output: OutputConfig | None  # judges its pictures before anybody sees them
 
     def fail(self, error: HotseatError) -> None:
         """Let the error be the answer."""
+        self.errand.sent.status = error.status
         face = render(error)
         raw = face.body if isinstance(face.body, bytes) else b""
         headers = {**face.headers, HEADER: self.job.id}
@@ -55,25 +60,31 @@ class _Work:
         self.job.why = error.message
 
 
-async def paint(errand: Errand, run: Run | None, held: ExitStack) -> web.StreamResponse:
+async def paint(
+    errand: Errand, run: Run | None, first: Callable[[Run], Run], held: ExitStack
+) -> web.StreamResponse:
     """Serve a request for pictures in the manner that it wishes. Raises BadRequest, QueueFull.
 
-    `run` is how, for who has no worker of ours; `held` is what the request needs to the end.
+    `run` is how, for who has no worker of ours; `first` puts before that what has to be done;
+    `held` is what the request needs to the end.
     """
     jobs, manner = errand.request.app[JOBS], _manner_of(errand)
     if not manner.stays:
         jobs.see_room()
     errand.path = paths.without(errand.path, ASYNC)
-    job = jobs.begin(errand, is_remote=run is not None, name=errand.request.headers.get(HEADER))
-    how = run or partial(attempt_twice, carry=partial(_followed, jobs, job))
-    if manner.stays and manner.links is None:
+    job = _begun(jobs, errand, is_remote=run is not None)
+    how = first(run or partial(attempt_twice, carry=partial(_followed, jobs, job)))
+    output = output_of(errand)
+    is_changed = manner.links is not None or output is not None
+    if manner.stays and not is_changed:
         try:
             return await serve(errand, how)
         finally:
             jobs.end(job)
-    answer = jobs.shelf.new(job.id, is_held_back=manner.links is not None)
+    answer = jobs.shelf.new(job.id, is_held_back=is_changed)
     job.answer = errand.outlet = answer
-    work = _Work(errand, job, answer, how, manner.links)
+    job.is_shown = output is None
+    work = _Work(errand, job, answer, how, manner, output)
     if not manner.stays:
         jobs.run_apart(partial(_do, work, held.pop_all()))
         if manner.is_async:
@@ -84,6 +95,12 @@ async def paint(errand: Errand, run: Run | None, held: ExitStack) -> web.StreamR
         return await hand_over(errand.request, answer, errand.stall_s)
     finally:
         jobs.drop(job)
+
+
+def _begun(jobs: Jobs, errand: Errand, *, is_remote: bool) -> Job:
+    request = errand.request
+    name = request.headers.get(HEADER)
+    return jobs.begin(errand, access.owner_of(request), is_remote=is_remote, name=name)
 
 
 async def _followed(jobs: Jobs, job: Job, errand: Errand, seat: Seat) -> web.StreamResponse:
@@ -98,12 +115,17 @@ async def _do(work: _Work, held: ExitStack) -> None:
     with held:
         try:
             await serve(errand, work.how)
-            if work.links is not None and not answer.is_cut:
-                await _link(jobs, answer, work.links)
+            if work.output is not None:
+                await see_it_may_leave(errand, answer, work.output)
+            if work.manner.links is not None and not answer.is_cut:
+                await _link(jobs, answer, work.manner.links)
         except HotseatError as error:
             work.fail(error)
         except asyncio.CancelledError:
-            work.fail(ShuttingDown("this job was not done when the server left"))
+            if work.manner.stays:
+                errand.sent.note_client_left()
+            else:
+                work.fail(ShuttingDown("this job was not done when the server left"))
             raise
         except Exception:  # the top of a life of its own: tell who asks, keep the traceback
             log.exception("job_broke", extra={"path": errand.request.path})
@@ -123,7 +145,7 @@ async def _link(jobs: Jobs, answer: KeptAnswer, base: str) -> None:
         await asyncio.to_thread(linked, answer, jobs.shelf, base, keep)
     except OSError as error:
         told = f"the pictures could not be kept: {error.strerror or error}"
-        raise HotseatError(told, code="not_kept") from error
+        raise NotKept(told) from error
 
 
 def _manner_of(errand: Errand) -> _Manner:

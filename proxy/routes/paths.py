@@ -8,7 +8,9 @@ paths that we do not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from posixpath import normpath
 from typing import Final
+from urllib.parse import unquote
 
 NEEDS: Final[Mapping[str, str]] = {
     "/chat/completions": "chat",
@@ -47,6 +49,11 @@ BUNDLED: Final = frozenset(
 
 PAINTED: Final = frozenset(path for path, need in NEEDS.items() if need.startswith("image_"))
 """Where pictures are made: that takes long, so each request is a job that can be asked about."""
+
+CHAT: Final = "/chat/completions"
+RESPONSES: Final = "/responses"
+TOLD: Final = frozenset({CHAT, RESPONSES})
+"""Where words can stand in the places of pictures."""
 
 RESULTS: Final = "/v1/images/results/"
 """Below it, pictures are open to all: who was given the name of one was given the picture."""
@@ -113,6 +120,11 @@ def plain(path: str) -> str:
         if path.startswith(prefix):
             return path[len(prefix) - 1 :]
     return path
+
+
+def plainly(path: str) -> str:
+    """Give a path without its query as a server that takes spellings lightly may read it."""
+    return normpath(unquote(path.partition("?")[0])).lower()
 
 
 def without(target: str, name: str) -> str:

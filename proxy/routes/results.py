@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import aiohttp
 from aiohttp import web
 
-from proxy.errors import HotseatError, NotFound
+from proxy.errors import NotFound, NotKept
 from proxy.forward import ToClient
 from proxy.jobs import KeptAnswer
-from proxy.routes.jobs import JOBS, accepted
+from proxy.routes.jobs import JOBS, accepted, named
 from proxy.routes.keys import config_of
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 async def tell_result(request: web.Request) -> web.StreamResponse:
     """Answer GET /api/jobs/{id}/result as the request itself would have been, or 202: not yet."""
-    job = request.app[JOBS].find(request.match_info["id"])
+    job = named(request)
     if job.answer is None or not job.is_over:
         return accepted(request, job)
     return await hand_over(request, job.answer, config_of(request).stall_timeout)
@@ -39,10 +39,10 @@ async def tell_picture(request: web.Request) -> web.StreamResponse:
 async def hand_over(
     request: web.Request, answer: KeptAnswer, stall_s: float
 ) -> web.StreamResponse:
-    """Give a client a kept answer, as it grows if it is not whole yet. Raises HotseatError."""
+    """Give a client a kept answer, as it grows if it is not whole yet. Raises NotKept."""
     await answer.opened()
     if answer.is_over and answer.why:
-        raise HotseatError(answer.why, code="not_kept")
+        raise NotKept(answer.why)
     response = web.StreamResponse(
         status=answer.status, reason=answer.reason, headers=answer.headers
     )

@@ -14,6 +14,7 @@ from proxy.forward import Errand, NotSent, break_off, forward
 from proxy.routes.activity import ACTIVITY, Act
 from proxy.routes.inflight import INFLIGHT, Flight
 from proxy.routes.keys import METRICS, POOL
+from proxy.routes.pulse import pulse
 from proxy.routes.waiting import take_turn
 from proxy.seat import Seat
 from proxy.tokens import tokens_in
@@ -36,7 +37,8 @@ async def serve(errand: Errand, run: Run | None = None) -> web.StreamResponse:
     flight = inflight.begin(errand, limit, began, _metadata(errand))
     why = ""
     try:
-        return await _in_time(errand, flight, run or attempt_twice)
+        with pulse(errand):
+            return await _in_time(errand, flight, run or attempt_twice)
     except HotseatError as error:
         errand.sent.status, why = error.status, error.message
         if errand.response is None:

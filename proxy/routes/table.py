@@ -16,6 +16,7 @@ from proxy.routes import (
     activity,
     admin,
     events,
+    files,
     inference,
     inflight,
     jobs,
@@ -31,8 +32,11 @@ from proxy.routes import (
     upstream,
 )
 from proxy.routes.checkpoint import CHECKPOINT, Checkpoint
+from proxy.routes.describing import DESCRIPTIONS, Descriptions
 from proxy.routes.feed import FEED, Feed
 from proxy.routes.keys import CONFIG, HUB, METRICS, POOL, SWAPS, config_of
+from proxy.routes.safety import VERDICTS
+from proxy.safety import Verdicts
 from proxy.swaps import SwapLog
 
 
@@ -55,6 +59,8 @@ def application(
     app[inflight.INFLIGHT] = inflight.Inflight(feed)
     app[activity.ACTIVITY] = activity.Activity(feed)
     app[CHECKPOINT] = Checkpoint()
+    app[DESCRIPTIONS] = Descriptions()
+    app[VERDICTS] = Verdicts()
     app[profiles.ACTIVE] = profiles.ActiveProfile(feed)
     app.on_response_prepare.append(middleware.allow_any_origin)
     app.on_shutdown.append(events.let_go)
@@ -67,6 +73,7 @@ def application(
             *WORKERS,
             *REPORTS,
             *PICTURES,
+            *FILES,
             *A1111,
             *SELF,
         ]
@@ -120,6 +127,17 @@ PICTURES = [
     web.get("/api/jobs/{id}/result", results.tell_result),
     web.post("/api/jobs/{id}/cancel", jobs.cancel_job),
     web.get(paths.RESULTS + "{name}", results.tell_picture),
+]
+FILES = [
+    route
+    for stem in ("/v1/files", "/files")
+    for route in (
+        web.get(stem, files.list_files),
+        web.post(stem, files.take_file),
+        web.get(f"{stem}/{{id}}", files.tell_file),
+        web.delete(f"{stem}/{{id}}", files.drop_file),
+        web.get(f"{stem}/{{id}}/content", files.give_file),
+    )
 ]
 A1111 = [
     web.get("/sdapi/v1/options", a1111.tell_options),

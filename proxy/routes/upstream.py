@@ -1,6 +1,7 @@
 """Requests of any kind for the model that the path names: /upstream/{model}/rest.
 
-The rest of the path and the query go on as they came, escapes and all; the body is not looked at.
+The rest of the path and the query go on as they came, escapes and all; the body is not looked at,
+but where `safety` holds.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from proxy.body import read_blindly
+from proxy.body import read_blindly, read_body
 from proxy.config import Config
 from proxy.errors import BadRequest, ModelNotFound, NotReady, WorkerDied
 from proxy.forward import Errand, NotSent
 from proxy.forward.tunnel import is_websocket, tunnel
+from proxy.routes import paths
 from proxy.routes.destination import Local, Place, exact, no_such_model
-from proxy.routes.inference import errand_for, send, target
+from proxy.routes.errands import errand_for
+from proxy.routes.inference import send, target
 from proxy.routes.keys import POOL, config_of
 from proxy.routes.profiles import ACTIVE
+from proxy.routes.safety import is_held_to_terms, see_it_may, see_it_shows_nothing
 from proxy.routes.serving import attempt_twice, serve
 from proxy.seat import Seat
 
+JOBS_OF_ALL = ("/progress", "/interrupt")
 COMFYUI = "comfyui_auto"
 """The model that is also found at /comfyui."""
 
@@ -57,8 +62,23 @@ async def _send(request: web.Request, place: Place, path: str, query: str) -> we
     config, path = config_of(request), f"{path}?{query}" if query else path
     if is_websocket(request):
         return await _open_tunnel(request, place, path)
-    with await read_blindly(request, config.max_body_bytes, config.stall_timeout) as body:
+    limits = config.max_body_bytes, config.stall_timeout
+    see_it_shows_nothing(config, place, path)
+    _refuse_jobs_of_all(config, place, path)
+    if request.method != "POST" or not is_held_to_terms(config, place, path):
+        with await read_blindly(request, *limits) as body:
+            return await send(request, place, path, body)
+    with await read_body(request, *limits) as body:
+        await see_it_may(request, place, path, body)
         return await send(request, place, path, body)
+
+
+def _refuse_jobs_of_all(config: Config, place: Place, path: str) -> None:
+    """Raise BadRequest where a worker of ours tells of the jobs of every key, or ends them."""
+    is_ours = isinstance(place, Local) and config.models[place.model_id].kind != "cmd"
+    if config.api_keys and is_ours and paths.plainly(path).endswith(JOBS_OF_ALL):
+        told = "a job belongs to the key that made it: ask /api/jobs"
+        raise BadRequest(told, code="jobs_have_owners")
 
 
 async def _open_tunnel(request: web.Request, place: Place, path: str) -> web.StreamResponse:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
+from typing import TypeVar
 
 import aiohttp
 
 from proxy.config import Config
+from proxy.errors import HotseatError
 from proxy.forward import EVENTS, Errand, cut
 from proxy.pool import Pool, Ticket
 from proxy.routes import paths
@@ -21,11 +23,11 @@ from proxy.routes.keys import POOL
 from proxy.scheduler import Outlook, TicketId, WaitsFor
 from proxy.seat import Lease
 
-STREAMED = frozenset({"/chat/completions", "/completions"})
+STREAMED = frozenset({paths.CHAT, "/completions"})
 """Where `stream: true` is answered by an event stream, whatever the worker is."""
 PAINTED = frozenset({"/images/generations", "/images/edits", "/images/variations"})
 """Likewise, where the worker is our own; others answer with JSON, whatever is asked."""
-CHAT = "/chat/completions"
+_T = TypeVar("_T")
 
 
 async def take_turn(errand: Errand, ticket: Ticket) -> Lease:
@@ -42,6 +44,38 @@ async def take_turn(errand: Errand, ticket: Ticket) -> Lease:
     if ticket.seat.exception() is None:
         await notes.send_last()
     return await ticket.lease()
+
+
+async def meanwhile(errand: Errand, work: Awaitable[_T], told: str) -> _T:
+    """Await what a request needs before its turn; who streams is told of it, if it takes long."""
+    is_ours = errand.model_id in errand.config.models
+    if not is_ours or not _is_told(errand, errand.config):
+        return await work
+    async with asyncio.TaskGroup() as tasks:
+        doing = tasks.create_task(_outcome(work))
+        while not doing.done():
+            await asyncio.wait({doing}, timeout=errand.config.waiting_notes)
+            if not doing.done():
+                await _say(errand, told)
+    outcome = doing.result()
+    if isinstance(outcome, HotseatError):
+        raise outcome
+    return outcome
+
+
+async def _outcome(work: Awaitable[_T]) -> _T | HotseatError:
+    """Give an error as a value, which a group of tasks would wrap."""
+    try:
+        return await work
+    except HotseatError as error:
+        return error
+
+
+async def _say(errand: Errand, text: str) -> None:
+    """Say how things stand, in a comment."""
+    if errand.response is None:
+        await _open(errand)
+    await _write(errand, f": {text}\n\n")
 
 
 def _is_told(errand: Errand, config: Config) -> bool:
@@ -71,22 +105,22 @@ class _Notes:
         self._ticket = ticket
         self._pool = errand.request.app[POOL]
         self._shows = (
-            config.sends_loading_state(model) and paths.plain(errand.request.path) == CHAT
+            config.sends_loading_state(model) and paths.plain(errand.request.path) == paths.CHAT
         )
         self._shown = ""
         self._began = time.monotonic()
 
     async def send(self) -> None:
         text = describe(self._pool, self._ticket.id)
-        await self._write(f": {text}\n\n")
+        await _write(self._errand, f": {text}\n\n")
         if self._shows and text != self._shown:
             self._shown = text
-            await self._write(self._as_reasoning(f"{text}\n"))
+            await _write(self._errand, self._as_reasoning(f"{text}\n"))
 
     async def send_last(self) -> None:
         if self._shown:
             took_s = time.monotonic() - self._began
-            await self._write(self._as_reasoning(f"Done! ({took_s:.2f}s)\n\n"))
+            await _write(self._errand, self._as_reasoning(f"Done! ({took_s:.2f}s)\n\n"))
 
     def _as_reasoning(self, text: str) -> str:
         choice = {"index": 0, "delta": {"reasoning_content": text}, "finish_reason": None}
@@ -99,14 +133,15 @@ class _Notes:
         }
         return f"data: {json.dumps(chunk)}\n\n"
 
-    async def _write(self, text: str) -> None:
-        try:
-            await self._errand.write(text.encode())
-        except aiohttp.ClientConnectionResetError:
-            raise asyncio.CancelledError from None  # nobody is there to be answered
-        except TimeoutError:
-            cut(self._errand, f"the client took nothing for {self._errand.stall_s:g} s")
-            raise asyncio.CancelledError from None
+
+async def _write(errand: Errand, text: str) -> None:
+    try:
+        await errand.write(text.encode())
+    except aiohttp.ClientConnectionResetError:
+        raise asyncio.CancelledError from None  # nobody is there to be answered
+    except TimeoutError:
+        cut(errand, f"the client took nothing for {errand.stall_s:g} s")
+        raise asyncio.CancelledError from None
 
 
 def describe(pool: Pool, ticket: TicketId) -> str:

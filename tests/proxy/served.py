@@ -123,7 +123,7 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        assert set(self.body["error"]) == {"message", "type", "param", "code"}
+        assert self.body["error"].keys() - {"alternatives"} == {"message", "type", "param", "code"}
         return self.body["error"]
 
     @property

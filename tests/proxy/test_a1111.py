@@ -123,7 +123,7 @@ def test_the_worker_knows_every_name_that_is_listed() -> None:
 
 
 async def test_loras_are_those_in_the_folder_just_now(tmp_path: Path) -> None:
-    """Of the model that is named, else of the checkpoint; of a model's entry too."""
+    """Of the model that is named, else of the checkpoint; which fit only its worker can tell."""
     config = "models: {paint: {sd: {model: no.gguf, lora_dir: loras}}}"
     folder = tmp_path / "loras" / "style"
     async with served(config, tmp_path) as hotseat:
@@ -135,10 +135,9 @@ async def test_loras_are_those_in_the_folder_just_now(tmp_path: Path) -> None:
         entry = (await hotseat.get("/v1/models/paint")).body
 
     assert before == []
-    assert after == [
-        {"name": "style/ink", "alias": "style/ink", "path": "style/ink", "metadata": {}}
-    ]
-    assert entry["loras"] == ["style/ink"]
+    ink = dict.fromkeys(("name", "alias", "path"), "style/ink")
+    assert after == [{**ink, "metadata": {}, "fits": None}]
+    assert entry["loras"] == [{"name": "style/ink", "fits": None}]
 
 
 async def test_progress_is_that_of_the_picture_that_is_painted(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from proxy.body import Body, Edit, FormPeek, Peek, peek_json, peek_query, renamed_in
 from proxy.body.edit import path_of, splices_in
 from proxy.body.fields import members
-from proxy.body.query import splices_in_query
+from proxy.body.look import KnownJson, KnownQuery
 from proxy.body.skeleton import Skeleton
 from proxy.body.splice import Splice, pieces, size_after
 from proxy.errors import BadRequest
@@ -218,7 +217,7 @@ async def test_an_edited_body_has_its_new_size() -> None:
     """The size is that of the bytes that are sent; the peek still tells what was cut."""
     raw = b'{"model": "a", "priority": 3}'
     text = Skeleton(raw)
-    body = Body(raw, len(raw), text.peek(), text.splices)
+    body = Body(raw, len(raw), text.peek(), KnownJson(text))
     body.edit(Edit(left_out=STRIPPED))
 
     assert await whole(body) == b'{"model": "a"}'
@@ -229,7 +228,7 @@ async def test_the_name_in_a_query_gives_way_to_another() -> None:
     """Of a urlencoded form, and of the query of a path; escapes elsewhere stay as they are."""
     raw = b"a=%41&model=x%2Fy&model=z&b=model%3d"
     peek, spans = peek_query(raw)
-    body = Body(raw, len(raw), peek, partial(splices_in_query, spans))
+    body = Body(raw, len(raw), peek, KnownQuery(raw, spans))
     body.edit(Edit("né w"))
 
     assert peek.model == "z"
@@ -332,7 +331,7 @@ async def test_a_form_is_spliced_where_its_name_stands(tmp_path: Path) -> None:
     spool.write(raw)
     form = FormPeek("multipart/form-data; boundary=b")
     form.feed(raw)
-    with Body(spool, len(raw), form.end(), form.splices) as body:
+    with Body(spool, len(raw), form.end(), form) as body:
         body.edit(Edit("a much longer name", left_out=["size"], put=(("a", 1),)))
 
         assert await whole(body) == raw.replace(b"short", b"a much longer name")

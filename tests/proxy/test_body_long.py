@@ -186,7 +186,7 @@ async def test_strings_that_an_edit_moves_are_read_from_the_spool(tmp_path: Path
     raw = f'{{"model":"a", "x": [ {{"u":"{url}", "v" : 1}}, "{url}"]}}'.encode()
     text, spool = followed(raw, [65_536], 4096), (tmp_path / "spool").open("w+b")
     spool.write(raw)
-    with Body(spool, len(raw), text.end(), text.splices) as body:
+    with Body(spool, len(raw), text.end(), text) as body:
         body.edit(Edit(put=(("x.0.v", 2), ("x.-1", 3))))
         sent = [bytes(chunk) async for chunk in body.chunks()]
         again = [bytes(chunk) async for chunk in body.chunks()]

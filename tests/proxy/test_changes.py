@@ -10,7 +10,7 @@ OURS = {
     "aliases", "capabilities", "compat", "concurrency_limit", "description", "filters",
     "health_check_timeout", "memory", "metadata", "name", "patience", "pin", "priority",
     "queue_limit", "send_loading_state", "timeouts", "ttl", "unlisted", "unload_timeout",
-    "use_model_name",
+    "safety", "use_model_name", "vision_fallback",
 }  # fmt: skip
 
 

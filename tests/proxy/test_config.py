@@ -164,7 +164,7 @@ models:
 
     assert {name: model.words for name, model in config.models.items()} == {
         "chat": ("chat", "completions"),
-        "seer": ("chat", "vision", "completions"),
+        "seer": ("chat", "vision", "completions", "describe"),
         "embed": ("embeddings",),
         "rank": ("rerank",),
         "paint": ("image_generation", "text_to_image", "image_edit", "image_to_image"),
@@ -449,6 +449,10 @@ NAMED = (
 def test_every_example_of_the_readme_is_read(example: str, tmp_path: Path) -> None:
     """What the README shows is a config, or a part of one with these models and some memory."""
     has_models = re.search(r"^models:", example, re.MULTILINE) is not None
+    for name in re.findall(r"[\w/]+\.txt", example):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("a rule, or a name\n")
 
     told = loaded(example if has_models else NAMED + example, tmp_path, BOX2_KEY="k")
 

@@ -697,8 +697,8 @@ def test_company_that_does_not_count_is_not_told(tmp_path: Path) -> None:
         understood(
             load(
                 "models: {a: {echo: {}}, b: {echo: {}}}\n"
-                f"routing: {{router: {{use: {use}, settings: {{groups: {{g: {{members: [a, b]}}}}, "
-                "matrix: {sets: {s: a & b}}}}}\n",
+                f"routing: {{router: {{use: {use}, settings: "
+                "{groups: {g: {members: [a, b]}}, matrix: {sets: {s: a & b}}}}}\n",
                 tmp_path,
             )
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config import ConfigError, Source, load_config
-from proxy.config.document import read_document
+from proxy.config.document import Document, Where, read_document
 from proxy.config.merge import merged, without
 from tests.proxy.configs import lines_of, load_all
 
@@ -192,10 +192,8 @@ def test_places_after_something_was_taken_out() -> None:
     fewer = without(shorter, ("key",))
 
     assert shorter.data == {"list": ["a", {"y": 2}], "key": 1, "k2": 2}
-    assert [shorter.line_of(w) for w in (("list", "0"), ("list", "1"), ("list", "1", "y"))] == [
-        *(2, 4, 4),
-    ]
-    assert (fewer.data, fewer.line_of(("k2",))) == ({"list": ["a", {"y": 2}], "k2": 2}, 6)
+    assert lines_in(shorter, ("list", "0"), ("list", "1"), ("list", "1", "y")) == [2, 4, 4]
+    assert (fewer.data, lines_in(fewer, ("k2",))) == ({"list": ["a", {"y": 2}], "k2": 2}, [6])
     assert ("key",) not in fewer.places
     assert without(fewer, ("nothing", "here")).data == fewer.data
 
@@ -206,4 +204,10 @@ def test_places_of_joined_lists() -> None:
     both = merged(first, second)
 
     assert both.data == {"a": [1, {"b": 2}]}
-    assert [both.line_of(w) for w in (("a", "0"), ("a", "1"), ("a", "1", "b"))] == [2, 4, 4]
+    assert lines_in(both, ("a", "0"), ("a", "1"), ("a", "1", "b")) == [2, 4, 4]
+
+
+def lines_in(document: Document, *wheres: Where) -> list[int | None]:
+    """Tell the lines of these places."""
+    places = [document.place_of(where) for where in wheres]
+    return [place.line if place is not None else None for place in places]

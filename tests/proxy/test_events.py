@@ -210,7 +210,7 @@ async def test_silence_is_broken_by_comments(
 def test_a_slow_listener_loses_the_oldest_and_blocks_nobody() -> None:
     """And it knows, so that it can be told anew."""
     feed = Feed()
-    with feed.listening() as slow, feed.listening() as quick:
+    with feed.listening(lambda _: True) as slow, feed.listening(lambda _: True) as quick:
         for number in range(NEWS + 10):
             feed.tell("x", number)
             quick.take()

@@ -59,6 +59,19 @@ async def test_a_stop_in_the_middle_of_an_answer_is_no_death(
     assert b"worker_died" not in b"".join(lines)
 
 
+async def test_a_pinned_model_that_is_loading_holds_nobody_up(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """Its load fails as the server leaves, and is not tried again."""
+    load, clock = gate(), asyncio.get_running_loop().time
+    config = f"unloadTimeout: 0.05\nmodels: {{a: {{pin: true, echo: {{load_gate: {load.path}}}}}}}"
+    async with served(config, tmp_path):
+        await load.reached()
+        began = clock()
+
+    assert clock() - began < 3
+
+
 @pytest.mark.parametrize(
     ("last", "has_left", "status"),
     [

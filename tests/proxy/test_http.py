@@ -134,6 +134,7 @@ async def test_refused_before_any_swap(hotseat: Hotseat, case: str) -> None:
     assert (answer.status, answer.error["code"]) == (status, code)
     assert answer.error["type"] == "invalid_request_error"
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["Access-Control-Expose-Headers"] == "*"
     assert await seated(hotseat) == before
 
 

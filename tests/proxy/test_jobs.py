@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.jobs import Jobs, Shelf
-from proxy.jobs import jobs as running
+from proxy.config import JobsConfig
+from proxy.jobs import Jobs
 from proxy.jobs.progress import ask
 from proxy.wishes import Wish
 from tests.proxy.painted import CONFIG, GENERATE, body, followed, later, until
@@ -181,6 +181,26 @@ async def test_who_says_nothing_takes_his_job_with_him(
     assert counts["finished"] == 0
 
 
+async def test_who_leaves_has_cancelled_what_he_wanted_links_to(
+    tmp_path: Path, gate: Callable[[], Gate]
+) -> None:
+    """That is no failure, and the server has not left: who follows the job is told so."""
+    held = gate()
+    async with served(CONFIG, tmp_path) as hotseat, asyncio.TaskGroup() as tasks:
+        asked = body(held, response_format="url")
+        asking = tasks.create_task(
+            hotseat.post(GENERATE, json=asked, headers={"X-Hotseat-Job": "mine"})
+        )
+        await held.reached()
+        async with hotseat.session.get("/api/jobs/mine/events") as events:
+            asking.cancel()
+            *_, last = (await events.text()).strip().split("\n\n")
+        held.open()
+
+    told = json.loads(last.partition("data: ")[2])
+    assert (told["status"], told["error"]) == ("cancelled", None)
+
+
 async def test_who_stays_gets_the_answer_of_a_job_that_need_not_end_with_him(
     tmp_path: Path,
 ) -> None:
@@ -230,12 +250,11 @@ async def test_the_worker_hears_the_name_and_nothing_that_is_ours(tmp_path: Path
 
 
 async def test_only_so_many_jobs_go_on_by_themselves(
-    tmp_path: Path, gate: Callable[[], Gate], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, gate: Callable[[], Gate]
 ) -> None:
     """Each holds a body; more of them are asked to come again."""
-    monkeypatch.setattr(running, "MOST_APART", 1)
     held = gate()
-    async with served(CONFIG, tmp_path) as hotseat:
+    async with served(f"{{jobs: {{maxPending: 1}}, {CONFIG}}}", tmp_path) as hotseat:
         first = await later(hotseat, gate=held)
         await held.reached()
         second = await later(hotseat)
@@ -284,7 +303,7 @@ async def test_what_breaks_in_one_job_breaks_no_other(tmp_path: Path) -> None:
     async def sound() -> None:
         done.set()
 
-    async with Jobs(Shelf(tmp_path), lambda _: None, lambda: False) as jobs:
+    async with Jobs(tmp_path, JobsConfig, lambda _: None, lambda: False) as jobs:
         jobs.run_apart(broken)
         jobs.run_apart(sound)
         await done.wait()

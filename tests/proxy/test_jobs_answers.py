@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from proxy.config import JobsConfig
 from proxy.jobs import KeptAnswer, Shelf, linked
 from proxy.rundir.folder import found, home
 from tests.proxy.painted import CONFIG, GENERATE, body, followed, later
@@ -81,7 +82,7 @@ async def test_what_there_is_no_room_for_is_told_in_words(tmp_path: Path) -> Non
         result = await hotseat.get(told["result"])
         plain = await hotseat.post(GENERATE, json=body())
 
-    assert [(one.status, one.error["code"]) for one in (linked, result)] == [(500, "not_kept")] * 2
+    assert [(one.status, one.error["code"]) for one in (linked, result)] == [(507, "not_kept")] * 2
     assert told["status"] == "failed"
     assert "could not be kept" in told["error"]
     assert plain.status == 200
@@ -121,6 +122,10 @@ def folder_of_ours() -> Path:
 # What is kept
 
 
+def bounds(**told: object) -> Callable[[], JobsConfig]:
+    return lambda: JobsConfig.model_validate(told)
+
+
 def kept(shelf: Shelf, name: str, size_bytes: int = 1) -> KeptAnswer:
     answer = shelf.new(name)
     answer.fill(200, None, {}, bytes(size_bytes))
@@ -130,7 +135,7 @@ def kept(shelf: Shelf, name: str, size_bytes: int = 1) -> KeptAnswer:
 
 async def test_the_oldest_leave_when_there_is_no_room(tmp_path: Path) -> None:
     """Their files too."""
-    shelf = Shelf(tmp_path / "kept", most_bytes=10)
+    shelf = Shelf(tmp_path / "kept", bounds(maxBytes=10))
     for name, size_bytes in (("a", 4), ("b", 4), ("c", 4)):
         kept(shelf, name, size_bytes)
     there = sorted(file.name for file in shelf.new("x").path.parent.iterdir())
@@ -143,11 +148,11 @@ async def test_the_oldest_leave_when_there_is_no_room(tmp_path: Path) -> None:
 
 async def test_nothing_is_kept_for_ever(tmp_path: Path) -> None:
     """Its time over, it goes by itself."""
-    shelf = Shelf(tmp_path / "kept", keep_s=0.0)
+    shelf = Shelf(tmp_path / "kept", bounds(keep=0.001))
     answer = kept(shelf, "a")
     assert shelf.find("a") is answer
     passed = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.001, passed.set)
+    asyncio.get_running_loop().call_later(0.002, passed.set)
     await passed.wait()
 
     assert shelf.find("a") is None
@@ -181,7 +186,7 @@ async def test_an_answer_that_cannot_be_kept_looks_broken(tmp_path: Path) -> Non
 
 async def test_an_answer_without_end_is_not_kept(tmp_path: Path) -> None:
     """Nobody is there to stop it by leaving."""
-    answer = Shelf(tmp_path / "kept", most_bytes=10).new("a")
+    answer = Shelf(tmp_path / "kept", bounds(maxBytes=10)).new("a")
     answer.open(200, None, {})
     for _ in range(3):
         answer.append(b"four")
@@ -205,3 +210,28 @@ async def test_pictures_are_kept_whoever_waits_for_their_links(tmp_path: Path) -
     linked(answer, shelf, "http://x/", keep)
 
     assert [file.read_bytes() for file in (tmp_path / "kept").iterdir()] == [b"hi"]
+
+
+def test_what_is_no_base64_stays_as_it_is(tmp_path: Path) -> None:
+    """A worker's mistake in one picture does not break the answer that has others."""
+    shelf = Shelf(tmp_path / "kept")
+    answer = shelf.new("a")
+    raw = b'[{"url": "data:image/png;base64,a"}, {"url": "data:image/png;base64,aGk="}]'
+    answer.fill(200, None, {}, raw)
+    kept: list[str] = []
+
+    linked(answer, shelf, "http://x/", lambda name, _: kept.append(name))
+
+    [name] = kept
+    told = answer.path.read_bytes()
+    assert told == raw.replace(b"data:image/png;base64,aGk=", f"http://x/{name}".encode())
+
+
+async def test_a_file_that_was_cut_looks_cut(tmp_path: Path) -> None:
+    """Who reads a kept answer does not wait for bytes that will never come again."""
+    answer = KeptAnswer(tmp_path / "kept", 1 << 20)
+    answer.fill(200, None, {}, b"whole")
+    os.truncate(answer.path, 2)
+
+    with pytest.raises(OSError, match="shorter"):
+        assert [chunk async for chunk in answer.chunks()] == [b"wh"]

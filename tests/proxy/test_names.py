@@ -310,7 +310,7 @@ def test_listeners_hear_of_a_change_and_of_nothing_else() -> None:
     """To choose what is chosen already is no news."""
     feed = Feed()
     active = ActiveProfile(feed)
-    with feed.listening() as listener:
+    with feed.listening(lambda _: True) as listener:
         for name in (None, "p", "p", None):
             active.activate(CONFIG, name)
 

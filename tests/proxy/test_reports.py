@@ -206,6 +206,7 @@ KNOWN = {
     "hotseat_out_of_memory": ("counter", {"model", "when"}),
     "hotseat_memory_bytes": ("gauge", {"device", "state"}),
     "hotseat_waiting_requests": ("gauge", {"model"}),
+    "hotseat_safety_refusals": ("counter", {"model", "label"}),
 }
 
 
