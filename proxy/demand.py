@@ -240,6 +240,11 @@ class Demands:
             on: n for on, n in {**shares, HOST: host_bytes}.items() if on in self._budgets and n
         }
 
+    def most_bytes(self, name: str) -> int | None:
+        """Tell what the model could have where it lives, all else gone; None: nobody counts."""
+        own = self._own_devices(self._config.models[name])
+        return sum(self._budgets[on].most_bytes for on in own) if own else None
+
     def _own_devices(self, model: ModelConfig) -> tuple[Device, ...]:
         """Name what the model lives on: its GPUs, or the host; where there is a budget."""
         gpus = tuple(self._devices.named(gpu) for gpu in self._config.gpus_of(model))

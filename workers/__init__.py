@@ -35,8 +35,8 @@ memory    What the worker would hold, null where there are problems or it cannot
           empty where requests need nothing more. ``least_bytes`` beside ``bytes`` is what it makes
           do with, at a price, where a budget can never give as much. ``plain_pixels`` is the size
           of a picture whose request does not say one.
-room      Where memory has a budget, a request comes with ``X-Hotseat-Memory``: the bytes that are
-          set aside for the worker where its model lives, weights and all.
+room      Where memory has a budget, a request comes with ``X-Hotseat-Memory``: the bytes that the
+          worker may come to hold where its model lives, weights and all, were it alone there.
 ========  =====================================================================================
 
 `serve.run` keeps this contract; a worker brings what `serve.Worker` names. `echo` is a whole

@@ -8,12 +8,10 @@ from contextlib import suppress
 
 import aiohttp
 
-from proxy.budget import SEAT
 from proxy.config import Timeouts
 from proxy.errors import CapacityExceeded, HotseatError, ShuttingDown, Unloaded, WorkerDied
 from proxy.forward.errand import Errand
 from proxy.forward.upstream import NotSent
-from proxy.memory import HOST
 from proxy.refusals import amounts, has_bytes
 from proxy.scheduler import Cause
 from proxy.seat import Lease, Seat
@@ -51,7 +49,7 @@ class ToWorker:
 
     @property
     def own_headers(self) -> Mapping[str, str]:
-        return {**host_for(self._errand, self._seat), **room_for(self._errand.leases[-1])}
+        return {**host_for(self._errand, self._seat), **room_for(self._seat)}
 
     def note_head(self, headers: Mapping[str, str]) -> None:
         self._errand.ran_out_of_memory = headers.get(REASON) == "out_of_memory"
@@ -104,12 +102,10 @@ def host_for(errand: Errand, seat: Seat) -> Mapping[str, str]:
     return {"Host": host} if is_foreign and host else {}
 
 
-def room_for(lease: Lease) -> Mapping[str, str]:
-    """Tell a worker of ours what is set aside for it where its model lives, if that is counted."""
-    seat = lease.seat
-    is_on_gpu = bool(seat.setup.config.gpus_of(seat.settings))
-    there = [n for on, n in lease.charge.items() if on != SEAT and (on != HOST) == is_on_gpu]
-    return {MEMORY: str(sum(there))} if there and seat.settings.kind != "cmd" else {}
+def room_for(seat: Seat) -> Mapping[str, str]:
+    """Tell a worker of ours what it could come to hold at most, if that is counted."""
+    most_bytes = None if seat.settings.kind == "cmd" else seat.setup.demands.most_bytes(seat.model)
+    return {} if most_bytes is None else {MEMORY: str(most_bytes)}
 
 
 def _sent_away(seat: Seat, cause: Cause, when: str) -> HotseatError:

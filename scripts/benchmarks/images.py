@@ -188,24 +188,25 @@ async def added(painter: Painter) -> None:
 
 async def many_pictures(painter: Painter, pictures: int) -> list[float]:
     """Paint them one after the other; gives the seconds of each."""
-    took_s = [await painter.paint() for _ in range(EARLY_PICTURES)]
+    early = min(EARLY_PICTURES, pictures)
+    took_s = [await painter.paint() for _ in range(early)]
     early_bytes = painter.memory_bytes
-    took_s += [await painter.paint() for _ in range(pictures - EARLY_PICTURES)]
+    took_s += [await painter.paint() for _ in range(pictures - early)]
     row("one after the other", f"{pictures / sum(took_s):.1f} pictures/s")
-    row(f"the worker's memory after {EARLY_PICTURES} pictures", in_mib(early_bytes))
+    row(f"the worker's memory after {early} pictures", in_mib(early_bytes))
     row(f"after {pictures}", in_mib(painter.memory_bytes, early_bytes))
     return took_s
 
 
 async def many_leaves(painter: Painter, leaves: int, took_s: Sequence[float]) -> None:
     """Leave pictures under way; `took_s` is what pictures take when nobody left one before."""
-    alone_s = statistics.median(took_s)
+    alone_s, early = statistics.median(took_s), min(EARLY_LEAVES, leaves)
     waits_s = []
     early_bytes = painter.memory_bytes
     for number in range(1, leaves + 1):
         await painter.leave(random.randint(1, MOST_STEPS_SEEN))  # noqa: S311  # no secret
         waits_s.append(await painter.paint() - alone_s)
-        if number == EARLY_LEAVES:
+        if number == early:
             early_bytes = painter.memory_bytes
     row("one step", f"{statistics.median(painter.step_s) * 1e3:.0f} ms")
     noise_s = [one - alone_s for one in took_s]
@@ -213,7 +214,7 @@ async def many_leaves(painter: Painter, leaves: int, took_s: Sequence[float]) ->
         free, noise = (max(percentile(each, part), 0) * 1e3 for each in (waits_s, noise_s))
         figure = f"{free:.0f} ms (noise: {noise:.0f} ms)"
         row(f"{leaves} pictures left under way: until the engine is free, {what}", figure)
-    row(f"the worker's memory after {EARLY_LEAVES} of them", in_mib(early_bytes))
+    row(f"the worker's memory after {early} of them", in_mib(early_bytes))
     row(f"after {leaves}", in_mib(painter.memory_bytes, early_bytes))
 
 

@@ -23,7 +23,7 @@ Shapes = dict[str, tuple[int, ...]]
 CLIP_WORDS, CLIP_PLACES, CLIP_WIDTH, CLIP_INNER, CLIP_LAYERS = 49408, 77, 768, 3072, 12
 FLUX_WIDTH, FLUX_HEAD, T5_WIDTH, TIME_WIDTH = 128, 128, 4096, 256
 UNET_WIDTH, UNET_TIME = 320, 1280
-UNET_FACTORS, VAE_FACTORS = (1, 2, 4, 4), (1, 2, 4, 4)
+UNET_FACTORS, VAE_FACTORS = (1, 2, 4), (1, 2, 4, 4)
 NOISE_VALUES = 1 << 19
 
 
@@ -41,7 +41,7 @@ def flux1(folder: Path) -> dict[str, Any]:
 
 
 def sd15(folder: Path) -> dict[str, Any]:
-    """Write a Stable Diffusion 1.5 in one file, and two LoRAs; gives the worker's options."""
+    """Write a distilled Stable Diffusion 1.5, and two LoRAs; gives the worker's options."""
     block = "lora_unet_input_blocks_1_1_transformer_blocks_0"
     _write_lora(folder, "one", f"{block}_attn1_to_q", UNET_WIDTH, UNET_WIDTH)
     _write_lora(folder, "two", f"{block}_attn2_to_k", UNET_WIDTH, CLIP_WIDTH)
@@ -211,39 +211,36 @@ def _vae_middle(name: str, width: int) -> Shapes:
 
 
 def _unet(prefix: str) -> Shapes:
-    """List a UNet: down by four levels and up again, each step back takes what it left there."""
-    width, left, number = UNET_WIDTH, [UNET_WIDTH], 0
+    """List a UNet as distilled ones are, half as large: three levels down, and up again.
+
+    Each step back takes what was left on the way down.
+    """
+    width, left, deepest = UNET_WIDTH, [UNET_WIDTH], len(UNET_FACTORS) - 1
     shapes = _linear("time_embed.0", UNET_TIME, width)
     shapes |= _linear("time_embed.2", UNET_TIME, UNET_TIME)
     shapes |= _kernel("input_blocks.0.0", width, 4)
     for level, factor in enumerate(UNET_FACTORS):
-        for _ in range(2):
-            number += 1
-            shapes |= _unet_level(f"input_blocks.{number}", UNET_WIDTH * factor, width, level)
-            width = UNET_WIDTH * factor
-            left.append(width)
-        if level < 3:
-            number += 1
-            shapes |= _kernel(f"input_blocks.{number}.0.op", width, width)
-            left.append(width)
-    shapes |= _unet_block("middle_block.0", width, width)
-    shapes |= _attention("middle_block.1", width)
-    shapes |= _unet_block("middle_block.2", width, width)
-    for number in range(12):
-        level = 3 - number // 3
-        block, outputs = f"output_blocks.{number}", UNET_WIDTH * UNET_FACTORS[level]
-        shapes |= _unet_level(block, outputs, width + left.pop(), level)
+        outputs = UNET_WIDTH * factor
+        shapes |= _unet_level(f"input_blocks.{3 * level + 1}", outputs, width)
         width = outputs
-        if level and number % 3 == 2:
-            shapes |= _kernel(f"{block}.{2 if level < 3 else 1}.conv", width, width)
+        left.append(width)
+        if level < deepest:
+            shapes |= _kernel(f"input_blocks.{3 * level + 3}.0.op", width, width)
+            left.append(width)
+    for steps_up, factor in enumerate(reversed(UNET_FACTORS)):
+        outputs = UNET_WIDTH * factor
+        for number in (3 * steps_up, 3 * steps_up + 1):
+            shapes |= _unet_level(f"output_blocks.{number}", outputs, width + left.pop())
+            width = outputs
+        if steps_up < deepest:
+            name = f"output_blocks.{3 * steps_up + 2}.{steps_up + 1}.conv"
+            shapes |= _kernel(name, width, width)
     shapes |= _norm("out.0", width) | _kernel("out.2", 4, width)
     return {f"{prefix}{name}": shape for name, shape in shapes.items()}
 
 
-def _unet_level(name: str, outputs: int, inputs: int, level: int) -> Shapes:
-    """List a block, and the attention beside it, which the coarsest level goes without."""
-    shapes = _unet_block(f"{name}.0", outputs, inputs)
-    return shapes | _attention(f"{name}.1", outputs) if level < 3 else shapes
+def _unet_level(name: str, outputs: int, inputs: int) -> Shapes:
+    return _unet_block(f"{name}.0", outputs, inputs) | _attention(f"{name}.1", outputs)
 
 
 def _unet_block(name: str, outputs: int, inputs: int) -> Shapes:

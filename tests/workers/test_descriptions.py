@@ -102,6 +102,7 @@ async def test_every_field_is_there(client: Client) -> None:
         {"image": PICTURE, "task": None, "text": None, "stream": None, "model": None},
         {"image": PICTURE, "images": None, "language": None, "max_tokens": None, "region": None},
         {"image": PICTURE, "mode": "caption", "backend": "any"},
+        {"image": None, "image_b64": PICTURE, "task": None, "mode": "caption"},
     ],
 )
 async def test_a_picture_comes_in_many_forms(client: Client, body: dict[str, Any]) -> None:
@@ -126,6 +127,7 @@ async def test_a_list_is_a_batch(client: Client, field: str) -> None:
         ("Caption", [Task.CAPTION]),
         ("tags, caption,tags", [Task.TAGS, Task.CAPTION]),
         (["object_detection", "OD"], [Task.OBJECTS]),
+        (None, [Task.CAPTION]),
     ],
 )
 async def test_tasks_have_other_names(
@@ -144,6 +146,8 @@ async def test_tasks_have_other_names(
         ({"image": None}, 400, "image", "missing_field"),
         ({"images": []}, 400, "image", "missing_field"),
         ({"images": [PICTURE] * 65}, 400, "images", "too_many_images"),
+        ({"image": 5}, 400, "image", "invalid_value"),
+        ({"images": [PICTURE, {"url": None}]}, 400, "images", "invalid_value"),
         ({"image": PICTURE, "task": "poem"}, 400, "task", "unknown_task"),
         ({"image": PICTURE, "task": ""}, 400, "task", "unknown_task"),
         ({"image": PICTURE, "task": "ocr"}, 501, "task", "not_implemented"),

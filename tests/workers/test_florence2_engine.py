@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -309,3 +309,26 @@ async def test_what_has_no_room_together_is_answered_alone(
     )
 
     assert [engine.text_of(answer) for answer in given] == ["a red circle", "RED CIRCLE"]
+
+
+async def test_a_failure_is_nobody_elses(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that the engine cannot answer fails alone, whoever is answered beside it."""
+    from workers.florence2.turns import Turns  # noqa: PLC0415  # as above
+
+    generate, limit = engine._model.generate, 7
+
+    def fragile(**what: Any) -> object:
+        if what["generation_config"].max_new_tokens == limit or len(what["input_ids"]) > 1:
+            raise ValueError("no such tokens")
+        return generate(**what)
+
+    monkeypatch.setattr(engine._model, "generate", fragile)
+    turns, pixels = Turns(engine, batch=2), engine.prepare(Shown().draw())
+    with (
+        turns.asked(pixels, [CAPTION], max_tokens=limit) as [bad],
+        turns.asked(pixels, [CAPTION]) as [good],
+    ):
+        answers_ = await asyncio.gather(bad, good, return_exceptions=True)
+
+    assert isinstance(answers_[0], ValueError)
+    assert engine.text_of(answers_[1]) == "a red circle"  # type: ignore[arg-type]  # no error

@@ -155,6 +155,7 @@ def test_the_language_is_part_of_the_prompt(task: Task) -> None:
 
     how = _how(task, asked.language)
 
+    assert _how(task, Asked(language=" ").language) == WAYS[task].how
     assert ("Write in this language: German and ignore the rest." in how) == (task is not Task.OCR)
 
 

@@ -224,6 +224,9 @@ async def test_a_picture_alone_may_be_too_long(strict: launch.Launched) -> None:
 
     assert error["code"] == "context_length_exceeded"
     assert "maximum context length is 40 tokens, but the prompt has at least" in error["message"]
+    asked = {"image": wide, "language": "x " * 40}
+    described = (await strict.post("/v1/images/descriptions", asked, 400))["error"]
+    assert (described["code"], described["param"]) == ("context_length_exceeded", "image")
     assert (await counts(strict))[1] == before[1]
     assert "red" in words(await told(strict, shown(picture("red"))))
 

@@ -1,32 +1,24 @@
-"""What the llama worker's sequences hold of pictures, and what a failure of one does."""
+"""What the llama worker's sequences hold of pictures: whose, in which order, after a failure."""
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from llama_cpp import _utils, llama_cpp
-from PIL import Image
+from llama_cpp import llama_cpp
 
-from tests.workers.drawn import encoded
-from workers.llama.album import Item, Media, cells
-from workers.llama.enginelog import ERROR, EngineLog
-from workers.llama.eyes import Eyes, Shown
+from tests.workers.llama_loaded import eyes_of, field, loaded_model, prompt_of, vision_of
+from workers.llama.album import Item, Media, PictureId, cells
+from workers.llama.enginelog import ERROR
 from workers.llama.generator import INTERRUPTED, NO_MEMORY, NO_ROOM, Generator
-from workers.llama.loading import Loaded, Loader
-from workers.llama.options import LlamaOptions
+from workers.llama.loading import Loaded
 from workers.llama.rows import Finish, Generation
 from workers.llama.sampling import Sampler, Sampling
 from workers.llama.vision import CANNOT_ENCODE
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
-
-# the package opens these when it is imported, and leaves them to the interpreter's last complaint
-atexit.register(_utils.outnull_file.close)
-atexit.register(_utils.errnull_file.close)
 
 Make = Callable[..., Generation]
 
@@ -41,20 +33,23 @@ class Broken:
         return self.results.pop(0), where["position"]
 
 
+class Noting:
+    """Stands before a projector, and notes in which order pictures come to it."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.seen: list[PictureId] = []
+        self._loaded = loaded
+
+    def decode(self, context: int, media: Media, **where: int) -> tuple[int, int]:
+        self.seen.append(media.picture)
+        return vision_of(self._loaded).decode(context, media, **where)
+
+
 @pytest.fixture(scope="module")
 def loaded(models: Path) -> Iterator[Loaded]:
     """Give the tiny vision model, in this process; tests take its steps themselves."""
-    options = LlamaOptions(
-        model=str(models / "chat.gguf"),
-        mmproj=str(models / "llava-mmproj.gguf"),
-        n_ctx=256,
-        n_threads=1,
-    )
-    log = EngineLog()
-    log.install()
-    yield Loader(options, lambda _: None, log).load(lambda: False)
-    quiet = llama_cpp.llama_log_callback()
-    llama_cpp.llama_log_set(quiet, None)
+    with loaded_model(models, models / "llava-mmproj.gguf") as found:
+        yield found
 
 
 @pytest.fixture
@@ -72,13 +67,15 @@ def make(loaded: Loaded, ends: list[Finish]) -> Make:
     return generation
 
 
-def shown(loaded: Loaded, colour: str = "red", more: str = "") -> list[Item]:
-    """Make a prompt with some words, a picture and more words."""
-    assert loaded.vision is not None
-    eyes = Eyes(loaded.vision, loaded.vocabulary, loaded.options, loaded.n_ctx)
-    picture = Shown(encoded(Image.new("RGB", (64, 64), colour)), "messages")
-    text = f"What colour is this? {loaded.vision.marker} Say.{more}"
-    return eyes.prompt(text, [picture])
+def shown(loaded: Loaded, *colours: str, more: str = "") -> list[Item]:
+    """Make a prompt with some words, a red picture or others, and more words."""
+    fields = [field(colour) for colour in colours or ("red",)]
+    marks = " ".join(vision_of(loaded).mark(number) for number in range(len(fields)))
+    return prompt_of(eyes_of(loaded), f"What colour is this? {marks} Say.{more}", fields)
+
+
+def pictures_in(items: list[Item]) -> list[PictureId]:
+    return [item.picture for item in items if isinstance(item, Media)]
 
 
 def run(generator: Generator, *generations: Generation, steps: int = 50) -> None:
@@ -126,8 +123,7 @@ def test_an_answer_put_aside_sees_its_picture_again(
     loaded: Loaded, make: Make, ends: list[Finish]
 ) -> None:
     """It is computed anew from the encoding: the picture is encoded once."""
-    assert loaded.vision is not None
-    generator, before = Generator(loaded), loaded.vision.encoded
+    generator, before = Generator(loaded), vision_of(loaded).encoded
     elder, younger = make([*loaded.vocabulary.prompt("Hello")], 40), make(shown(loaded, "purple"))
     generator.submit(elder)
     generator.submit(younger)
@@ -140,7 +136,24 @@ def test_an_answer_put_aside_sees_its_picture_again(
     assert len(ends) == 2
     assert "error" not in ends
     assert len(younger.generated) > 0
-    assert loaded.vision.encoded == before + 1
+    assert vision_of(loaded).encoded == before + 1
+
+
+def test_who_came_first_is_first_to_be_looked_at(loaded: Loaded, make: Make) -> None:
+    """Pictures of those who come later do not go before, whichever sequence they are given."""
+    noting = Noting(loaded)
+    generator = Generator(dataclasses.replace(loaded, vision=noting))  # type: ignore[arg-type]  # a stand-in
+    words: list[Item] = [*loaded.vocabulary.prompt("Hello")]
+    elder = make(shown(loaded, "red", "green", "blue", "pink"))
+    younger = make(shown(loaded, "yellow", "brown"))
+    for generation in (make(words, 1), elder, make(words, 40), make(words, 40)):
+        generator.submit(generation)
+    while generator.busy in (0, 4):
+        generator._step()
+
+    run(generator, younger, steps=200)
+
+    assert noting.seen == pictures_in([*elder.prompt, *younger.prompt])
 
 
 @pytest.mark.parametrize("result", [CANNOT_ENCODE, -1, -3, 7])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ WHOLE = lora_shapes(MODULE, 128, 32)
 DEEP = 100_000
 
 
+def entries(dtype: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Describe tensors that all begin at the first byte."""
+    item_bytes = int(dtype[1:]) // 8
+    return {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [0, item_bytes * math.prod(shape)]}
+        for name, shape in shapes.items()
+    }
+
+
 def write_loras(folder: Path) -> None:
     """Write LoRAs that no engine could use, or this one not."""
     sound = sd_files.write_safetensors(folder / "sound.safetensors", WHOLE).read_bytes()
@@ -52,11 +62,12 @@ def write_loras(folder: Path) -> None:
     }.items():
         header = {tensor: {"shape": shape, **entry} for tensor, shape in pair.items()}
         sd_files.write_header(folder / f"{name}.safetensors", header)
-    integers = {
-        tensor: {"dtype": "I32", "shape": shape, "data_offsets": [0, 4 * shape[0] * shape[1]]}
-        for tensor, shape in pair.items()
-    }
-    sd_files.write_header(folder / "integers.safetensors", integers, bytes(4096))
+    for name, tensors in {
+        "integers": entries("I32", pair),
+        "counted": entries("F16", pair) | entries("I32", {f"{MODULE}.diff": (128, 32)}),
+        "alpha": entries("F16", pair) | entries("I64", {f"{MODULE}.alpha": ()}),  # a sound one
+    }.items():
+        sd_files.write_header(folder / f"{name}.safetensors", tensors, bytes(4 * 128 * 32))
     diffusers = "transformer.transformer_blocks.0.attn.to_q"
     for name, shapes in {
         "lonely": {f"{MODULE}.lora_A.weight": (4, 32)},
@@ -104,7 +115,7 @@ async def refused(worker: Launched, path: str, raw: Any, kind: str | None = None
         ("empty", "is empty"),
         ("page", "web page"),
         ("pointer", "git lfs pull"),
-        ("integers", "whole numbers"),
+        *((name, "whole numbers") for name in ("integers", "counted")),
         ("lonely", "one half"),
         ("wide", "the model's is"),
         ("dotted", "the model's is"),
@@ -121,6 +132,11 @@ async def test_a_lora_that_cannot_be_used(worker: Launched, name: str, told: str
     assert (status, error["code"], error["param"]) == (400, "lora_mismatch", "loras")
     assert told in error["message"]
     assert name in error["message"]
+
+
+async def test_a_lora_may_tell_its_scale_as_a_whole_number(worker: Launched) -> None:
+    """One such number is no weight, and the engine reads it."""
+    await worker.post(GENERATIONS, PLAIN | {"loras": ["alpha"]})
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:

@@ -144,12 +144,13 @@ def test_pictures_of_any_format(kind: str) -> None:
     ("options", "body", "images", "param"),
     [
         ({"max_prompt_chars": 3}, {"prompt": "four"}, 0, "prompt"),
-        ({"max_prompt_chars": 3}, {"negative_prompt": "four"}, 0, "prompt"),
+        ({"max_prompt_chars": 3}, {"negative_prompt": "four"}, 0, "negative_prompt"),
         ({"max_images": 1}, {}, 2, "image"),
         ({"max_image_pixels": 4095}, {}, 1, "image"),
         ({"max_n": 2}, {"n": 3}, 0, "n"),
         ({"max_steps": 2}, {"steps": 3}, 0, "steps"),
         ({"max_pixels": 4096}, {"size": "64x80"}, 0, "size"),
+        ({"max_pixels": 4096}, {"size": "64x64", "height": 80}, 0, "height"),
     ],
 )
 def test_bounds_are_the_options(
@@ -163,7 +164,7 @@ def test_bounds_are_the_options(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # the bound sets it
     model = replace(KLEIN, options=SdOptions.model_validate(options))
     looser = {name: value + 1 for name, value in options.items()}
-    if param == "size":
+    if "max_pixels" in options:
         looser = {"max_pixels": 64 * 80}
     shown = [sd_files.scene()] * images
 

@@ -71,14 +71,27 @@ def test_who_asks_for_tiles_or_for_none_gets_them(
     assert (decided if job.vae_bytes is None else "open") == meant
 
 
-def test_room_is_what_the_charge_leaves() -> None:
-    """A charge a little below what is reckoned, as measured ones are, still counts as whole."""
+def test_room_is_what_the_weights_leave() -> None:
+    """Who counts nothing sets no limit, and where weights alone are too much there is no room."""
     held = room.Room(held_bytes=1000)
 
     assert held.left_bytes(None) is None
     assert held.left_bytes("none") is None
     assert held.left_bytes("900") == 0
-    assert (held.left_bytes("1900") or 0) > 1000
+    assert held.left_bytes("1900") == 900
+
+
+async def test_a_worker_is_told_what_it_could_have_and_not_what_it_needed(tmp_path: Path) -> None:
+    """What smaller pictures took before says nothing of what there is for a larger one."""
+    entry = {"echo": {}, "memory": {"host": "64MiB"}}
+    counted = {"device": "cpu", "host": {"memory": "2GiB"}, "models": {"mirror": entry}}
+
+    async with served(json.dumps(counted), tmp_path) as hotseat:
+        heard = (await hotseat.get("/upstream/mirror/heard")).body
+        charge = await charge_of(hotseat, "mirror", "host")
+
+    assert charge < 2048 * MIB
+    assert [room.HEADER, str(2048 * MIB)] in heard["headers"]
 
 
 @pytest.mark.engine

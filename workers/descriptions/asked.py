@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from aiohttp.web_request import FileField
 from multidict import MultiDictProxy
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
 from workers import pictures, wire
 
@@ -99,18 +99,34 @@ def _numbers_of(value: object) -> object:
     return value.strip("[] ").split(",") if isinstance(value, str) else value
 
 
-def _urls_of(value: object) -> object:
-    """Take "…", {"url": "…"} and {"image_url": either} for a text, and lists of these."""
-    if isinstance(value, list):
-        return [_urls_of(item) for item in value]
-    if isinstance(value, dict):
-        return _urls_of(value.get("image_url", value.get("url")))
-    return value
+def _in_one_line(text: str | None) -> str | None:
+    return " ".join((text or "").split()) or None
+
+
+def _url_of(value: object) -> str:
+    """Take "…", {"url": "…"} and {"image_url": either}."""
+    match value:
+        case str():
+            return value
+        case dict():
+            return _url_of(value.get("image_url", value.get("url")))
+        case _:
+            told = "send a data: URI or base64, as a text or in image_url, or a list of these"
+            raise ValueError(told)
+
+
+def _urls_of(value: object) -> list[str]:
+    return [_url_of(item) for item in (value if isinstance(value, list) else [value])]
+
+
+def _one_or_more_of(value: object) -> str | list[str]:
+    return _urls_of(value) if isinstance(value, list) else _url_of(value)
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Region = Annotated[tuple[Number, Number, Number, Number], BeforeValidator(_numbers_of)]
-Tasks = Annotated[tuple[Any, ...], BeforeValidator(_tasks_of), wire.or_default("caption")]
+Language = Annotated[Annotated[str, Field(max_length=100)] | None, AfterValidator(_in_one_line)]
+Tasks = Annotated[tuple[Any, ...], BeforeValidator(_tasks_of)]
 
 
 class Asked(wire.Body):
@@ -120,10 +136,18 @@ class Asked(wire.Body):
     tasks: Tasks = Field((Task.CAPTION,), validation_alias=AliasChoices(*_TASK_FIELDS))
     text: Annotated[str, Field(max_length=MAX_TEXT_CHARS)] | None = None
     region: Region | None = None
-    language: Annotated[str, Field(max_length=100)] | None = None
+    language: Language = None
     """Of the answer; a model that has only one says which one it was."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None  # of each task's answer
     stream: wire.Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, told: object) -> object:
+        """Drop what is null, so that it does not hide what has another of its names."""
+        if not isinstance(told, dict):
+            return told
+        return {name: value for name, value in told.items() if value is not None}
 
     def region_in(self, width_px: int, height_px: int) -> Box:
         """Give the part of the region that lies in the upright picture. Raises ApiError 400."""
@@ -140,7 +164,7 @@ class Asked(wire.Body):
 
 
 class _ByJson(Asked):
-    image: Annotated[str | list[str], BeforeValidator(_urls_of)] | None = Field(
+    image: Annotated[str | list[str], BeforeValidator(_one_or_more_of)] | None = Field(
         None, validation_alias=AliasChoices("image", "image_b64")
     )
     images: Annotated[list[str], BeforeValidator(_urls_of)] | None = Field(

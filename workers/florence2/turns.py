@@ -90,8 +90,8 @@ class Turns:
 
     def _answer(self, asks: Sequence[Ask]) -> None:
         error = _tried(lambda: self.engine.answer(asks))
-        if isinstance(error, wire.OutOfMemory) and len(asks) > 1:
-            for ask in asks:  # alone, as if nobody else had come
+        if error is not None and len(asks) > 1:
+            for ask in asks:  # alone, as if nobody else had come: it may be the fault of one
                 if not ask.answer.done():
                     self._answer([ask])
         elif error is not None:

@@ -89,7 +89,8 @@ class Chat:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         body = await wire.read_body(request, ChatBody)
-        asked, prompt, samplers = await asyncio.to_thread(self._prepare, body)
+        asked, samplers = await asyncio.to_thread(self._prepare, body)
+        prompt = await self._prompt(asked)
         asked_for = (
             body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
         )
@@ -106,28 +107,27 @@ class Chat:
                 return await self._stream(request, body, answer, replies)
             return await self._whole(body, answer, replies)
 
-    def _prepare(
-        self, body: ChatBody
-    ) -> tuple[conversation.Conversation, list[Item], list[Sampler]]:
+    def _prepare(self, body: ChatBody) -> tuple[conversation.Conversation, list[Sampler]]:
         """Do what takes a while, away from the event loop. Raises ApiError 400."""
         options = self._loaded.options
         asked = conversation.read(
             body,
             self._template,
-            self._eyes.vision.marker if self._eyes else None,
+            self._eyes.vision.mark if self._eyes else None,
             allow_grammar=options.allow_grammar,
             max_images=options.max_images,
         )
         answers.refuse_unreadable(asked.prompt, self._loaded.n_ctx, "messages")
-        prompt = self._items(asked)
         top = (body.top_logprobs or 0) if body.logprobs else None
         wanted = answers.sampling(body, options.defaults, grammar=asked.grammar, top_logprobs=top)
-        return asked, prompt, answers.samplers(self._vocabulary, wanted, body.n)
+        return asked, answers.samplers(self._vocabulary, wanted, body.n)
 
-    def _items(self, asked: conversation.Conversation) -> list[Item]:
+    async def _prompt(self, asked: conversation.Conversation) -> list[Item]:
+        """Tokenise, away from the event loop, and look at the pictures. Raises ApiError 400."""
         if asked.shown and self._eyes is not None:
-            return self._eyes.prompt(asked.prompt, asked.shown)
-        tokens: list[Item] = [*self._vocabulary.prompt(asked.prompt)]
+            return await self._eyes.prompt(asked.prompt, asked.shown)
+        found = await asyncio.to_thread(self._vocabulary.prompt, asked.prompt)
+        tokens: list[Item] = [*found]
         answers.refuse_too_long(len(tokens), self._loaded.n_ctx, "messages")
         return tokens or [self._vocabulary.warm_up_token()]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,13 +24,15 @@ from workers.llama.tools import (
 from workers.messages import ImagePart
 
 ROLES = {"developer": "system"}  # OpenAI's newer name
+Mark = Callable[[int], str]
+"""Says what stands for the picture of that number in the text of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """What a chat request asks for."""
 
-    prompt: str  # with a marker for each picture
+    prompt: str  # with the mark of each picture
     shown: Sequence[Shown] = ()
     grammar: str | None = None
     free_tools: frozenset[str] = field(default_factory=frozenset)  # the model may call these
@@ -45,21 +47,21 @@ class Conversation:
 def read(
     body: ChatBody,
     template: ChatTemplate,
-    marker: str | None,
+    mark: Mark | None,
     *,
     allow_grammar: bool = False,
     max_images: int = 0,
 ) -> Conversation:
     """Make sense of a request; takes its pictures from base64, no further. Raises ApiError 400.
 
-    `marker` stands for a picture in the prompt; None: the model reads none.
+    `mark` says what stands for a picture in the prompt; None: the model reads none.
     """
     given = foreign_grammar(body, allowed=allow_grammar)
     offered = _offered_tools(body)
     must_call = body.tool_choice == "required" or isinstance(body.tool_choice, NamedChoice)
     found: list[Shown] = []
-    messages = [_message(m, n, marker, found) for n, m in enumerate(body.messages)]
-    if marker is not None and len(found) > max_images:
+    messages = [_message(m, n, mark, found) for n, m in enumerate(body.messages)]
+    if mark is not None and len(found) > max_images:
         raise wire.bad_request(
             f"{len(found)} pictures are too many; send at most {max_images} in one request",
             param="messages",
@@ -106,12 +108,12 @@ def _tool(body: ToolBody) -> Tool:
 
 
 def _message(
-    message: Message, number: int, marker: str | None, found: list[Shown]
+    message: Message, number: int, mark: Mark | None, found: list[Shown]
 ) -> dict[str, Any]:
-    """Make a template's message: one string, a marker for each picture, arguments as objects."""
+    """Make a template's message: one string, the mark of each picture, arguments as objects."""
     plain = message.model_dump(exclude={"content"}, exclude_none=True)
     plain["role"] = ROLES.get(message.role, message.role)
-    plain["content"] = _text(message, number, marker, found)
+    plain["content"] = _text(message, number, mark, found)
     for call in plain.get("tool_calls", ()):
         function = call.get("function")
         if isinstance(function, dict) and isinstance(function.get("arguments"), str):
@@ -119,25 +121,28 @@ def _message(
     return plain
 
 
-def _text(message: Message, number: int, marker: str | None, found: list[Shown]) -> str:
+def _text(message: Message, number: int, mark: Mark | None, found: list[Shown]) -> str:
     if message.content is None or isinstance(message.content, str):
         return message.content or ""
     param = f"messages.{number}.content"
     texts: list[str] = []
+    is_after_text = False
     for part in message.content:
         if not isinstance(part, ImagePart):
             # llama.cpp's way: a line between two texts, nothing around a picture
-            texts += ["\n", part.text] if texts and texts[-1] != marker else [part.text]
+            texts += ["\n", part.text] if is_after_text else [part.text]
+            is_after_text = True
             continue
-        if marker is None:
+        if mark is None:
             raise wire.bad_request(
                 "this model reads no pictures; send text only, or give the model an mmproj",
                 param=param,
                 code="images_not_supported",
             )
         raw = pictures.bytes_of(part.url, param=param)
-        found.append(Shown(raw, param, is_low=is_low(part.detail, param=param)))
-        texts.append(marker)
+        texts.append(mark(len(found)))
+        found.append(Shown.of(raw, param, is_low=is_low(part.detail, param=param)))
+        is_after_text = False
     return "".join(texts)
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from workers import wire
 from workers.descriptions import Answer, Asked, Description, Sent, Task
 from workers.llama import answers, grammar
-from workers.llama.album import Item, Look
+from workers.llama.album import Item
 from workers.llama.bodies import SamplingBody
 from workers.llama.eyes import Eyes, Shown
 from workers.llama.generator import Generator
@@ -95,11 +95,14 @@ class Describer:
 
     async def describe(self, sent: Sent, asked: Asked) -> Description:
         """Answer each task in turn; the picture is decoded and encoded once. Raises ApiError."""
-        shown, look = await asyncio.to_thread(self._looked, sent)
+        shown = await asyncio.to_thread(lambda: Shown.of(sent.read(), sent.param))
+        look = await self._eyes.look(shown, self._loaded.options.max_request_pixels)
+        looks = {shown.id: look}
         answered: dict[Task, Answer] = {}
         cut, took_ms = [], 0.0
         for task in asked.tasks:
-            prompt, sampler = await asyncio.to_thread(self._prepared, task, asked, shown, look)
+            words, sampler = await asyncio.to_thread(self._prepared, task, asked)
+            prompt = await self._eyes.prompt(words, [shown], looks, param=shown.param)
             text, finish, ms = await self._said(task, asked, prompt, sampler)
             answered[task] = _answer(task, text)
             took_ms += ms
@@ -115,30 +118,24 @@ class Describer:
             cut=cut,
         )
 
-    def _looked(self, sent: Sent) -> tuple[Shown, Look]:
-        shown = Shown(sent.read(), sent.param)
-        return shown, self._eyes.look(shown, self._loaded.options.max_request_pixels)
-
-    def _prepared(
-        self, task: Task, asked: Asked, shown: Shown, look: Look
-    ) -> tuple[list[Item], Sampler]:
+    def _prepared(self, task: Task, asked: Asked) -> tuple[str, Sampler]:
+        """Write the prompt, with the picture's mark, and build the sampler. Raises ApiError."""
         messages = [
             {"role": "system", "content": _how(task, asked.language)},
-            {"role": "user", "content": self._eyes.vision.marker + WAYS[task].question},
+            {"role": "user", "content": self._eyes.vision.mark(0) + WAYS[task].question},
         ]
         # models that think before they answer take long for it, and would be cut
         try:
             text = self._template.render(messages, more={"enable_thinking": False})
         except TemplateFailed as error:
             raise wire.ApiError(501, str(error), code="not_implemented") from None
-        prompt = self._eyes.prompt(text, [shown], {shown.id: look})
         wanted = answers.sampling(
             PLAIN,
             self._loaded.options.defaults,
             grammar=grammar.of_schema(TAGS_SCHEMA) if task is Task.TAGS else None,
             top_logprobs=None,
         )
-        return prompt, answers.samplers(self._loaded.vocabulary, wanted, 1)[0]
+        return text, answers.samplers(self._loaded.vocabulary, wanted, 1)[0]
 
     async def _said(
         self, task: Task, asked: Asked, prompt: list[Item], sampler: Sampler
@@ -166,7 +163,7 @@ def _how(task: Task, language: str | None) -> str:
     how = WAYS[task].how
     if language is None or task is Task.OCR:  # text is read as it stands there
         return how
-    return f"{how} Write in this language: {' '.join(language.split())}."
+    return f"{how} Write in this language: {language}."
 
 
 def _answer(task: Task, text: str) -> Answer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import threading
+import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
+from typing import Self
 
 from PIL import Image
 
@@ -26,17 +28,21 @@ SQUARES = frozenset(("mlp", "mlp_norm"))  # projectors that look at one square o
 PINPOINTS = "clip.vision.image_grid_pinpoints"  # of those, LLaVA 1.6's look closer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shown:
     """A picture as it came, where in the request, and how closely to look at it."""
 
+    id: PictureId
     raw: bytes
     param: str
-    is_low: bool = False
+    is_low: bool
 
-    @cached_property
-    def id(self) -> PictureId:
-        return PictureId(hashlib.sha256(bytes([self.is_low]) + self.raw).digest())
+    @classmethod
+    def of(cls, raw: bytes, param: str, *, is_low: bool = False) -> Self:
+        """Hash it, which takes a while for megabytes."""
+        content = hashlib.sha256(bytes([is_low]))
+        content.update(raw)
+        return cls(PictureId(content.digest()), raw, param, is_low)
 
 
 def is_low(detail: str | None, *, param: str) -> bool:
@@ -49,7 +55,11 @@ def is_low(detail: str | None, *, param: str) -> bool:
 
 
 class Eyes:
-    """Looks at the pictures of requests; any thread may use it."""
+    """Looks at the pictures of requests, in the order they came, on a thread of its own.
+
+    One at a time: while it is decoded, a large one takes hundreds of megabytes. Those that wait
+    take no thread from anybody, and are never decoded when their client has left.
+    """
 
     def __init__(
         self, vision: Vision, vocabulary: Vocabulary, options: LlamaOptions, n_ctx: int
@@ -59,8 +69,8 @@ class Eyes:
         self._options = options
         self._n_ctx = n_ctx
         self._side_px = _square_px(vision)
-        # one picture at a time: while it is decoded, a large one takes hundreds of megabytes
-        self._lock = threading.Lock()
+        self._mark = re.compile(re.escape(vision.marker) + r"(\d+);")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._decoded_count = 0
 
     @property
@@ -68,68 +78,87 @@ class Eyes:
         """Tell what pictures have cost so far: pictures decoded, slices of them encoded."""
         return {"images_decoded": self._decoded_count, "slices_encoded": self.vision.encoded}
 
-    def prompt(
-        self, text: str, shown: Sequence[Shown], looks: Mapping[PictureId, Look] = NOTHING_SEEN
+    async def prompt(
+        self,
+        text: str,
+        shown: Sequence[Shown],
+        looks: Mapping[PictureId, Look] = NOTHING_SEEN,
+        *,
+        param: str = "messages",
     ) -> list[Item]:
-        """Tokenise a text with one marker for each picture. Raises ApiError 400.
+        """Tokenise a text that has the mark of each picture. Raises ApiError 400.
 
         Pictures are taken one by one, so that what does not fit into the context ends it before
-        the next one is decoded. `looks`: those that have been looked at already.
+        the next one is decoded. `looks`: those that have been looked at already. `param`: what
+        the request calls that which may be too long.
         """
-        texts = text.split(self.vision.marker)
-        if len(texts) != len(shown) + 1:
+        marks, tokens = await asyncio.to_thread(self._parted, text)
+        if set(marks) != set(range(len(shown))):
             raise wire.bad_request(
                 "the model's chat template leaves out a picture; move it to a user's message",
-                param="messages",
+                param=param,
             )
-        tokens = [self._tokens(part) for part in texts]
+        used = sum(map(len, tokens))
+        self._refuse_too_long(used, shown, param)
+        items: list[Item] = [*tokens[0]]
+        seen, left_pixels = dict(looks), self._options.max_request_pixels
+        for mark, after in zip(marks, tokens[1:], strict=True):
+            picture = shown[mark]
+            if picture.id not in seen:
+                seen[picture.id] = look = await self.look(picture, left_pixels)
+                left_pixels -= look.width_px * look.height_px
+            used += cells(seen[picture.id].items)
+            self._refuse_too_long(used, shown, param)
+            items += [*seen[picture.id].items, *after]
+        if isinstance(items[-1], Media):
+            raise wire.bad_request("the prompt must not end with a picture", param=param)
+        return items
+
+    def _parted(self, text: str) -> tuple[list[int], list[list[int]]]:
+        """Part a text at its marks: the numbers of the pictures, and the tokens around them."""
+        parts = self._mark.split(text)
+        tokens = [self._tokens(part) for part in parts[::2]]
         if self._vocabulary.needs_bos(text):
             tokens[0].insert(0, self._vocabulary.bos)
-        used = sum(map(len, tokens))
-        self._refuse_too_long(used, shown)
-        items: list[Item] = [*tokens[0]]
-        seen = dict(looks)
-        left_pixels = self._options.max_request_pixels
-        for number, picture in enumerate(shown, start=1):
-            look = seen.get(picture.id) or self.look(picture, left_pixels)
-            seen[picture.id] = look
-            left_pixels -= look.width_px * look.height_px
-            used += cells(look.items)
-            self._refuse_too_long(used, shown)
-            items += [*look.items, *tokens[number]]
-        if isinstance(items[-1], Media):
-            raise wire.bad_request("the prompt must not end with a picture", param="messages")
-        return items
+        return [int(number) for number in parts[1::2]], tokens
 
     def _tokens(self, text: str) -> list[int]:
         return self._vocabulary.tokens(text, add_special=False, parse_special=True)
 
-    def _refuse_too_long(self, used: int, shown: Sequence[Shown]) -> None:
-        answers.refuse_too_long(used, self._n_ctx, "messages", pictures=len(shown))
+    def _refuse_too_long(self, used: int, shown: Sequence[Shown], param: str) -> None:
+        answers.refuse_too_long(used, self._n_ctx, param, pictures=len(shown))
 
-    def look(self, shown: Shown, left_pixels: int) -> Look:
+    async def look(self, shown: Shown, left_pixels: int) -> Look:
         """Give what stands for a picture. Raises ApiError 400.
 
-        `left_pixels`: no more of it may be decoded; what is known already costs none.
+        `left_pixels`: what the request may still show. A known picture counts too, or a chat
+        would go on until the model is loaded anew, and no further.
         """
         known = self.vision.album.look(shown.id)
-        if known is not None:
-            return known
-        with self._lock:
-            picture = self._decoded(shown)
-            if picture.width * picture.height > left_pixels:
-                raise wire.bad_request(
-                    "the pictures of one request have more than"
-                    f" {self._options.max_request_pixels} pixels together; send smaller ones",
-                    param=shown.param,
-                    code="image_too_large",
-                )
-            look = Look(self._items(shown, picture.image), picture.width, picture.height)
-            del picture
+        if known is None:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._looked, shown, left_pixels)
+        self._refuse_too_large(known.width_px * known.height_px, left_pixels, shown)
+        return known
+
+    def _looked(self, shown: Shown, left_pixels: int) -> Look:
+        picture = self._decoded(shown)
+        self._refuse_too_large(picture.width * picture.height, left_pixels, shown)
+        look = Look(self._items(shown, picture.image), picture.width, picture.height)
+        del picture
         if look.width_px * look.height_px > MOST_SEEN_PIXELS:
             memory.return_freed()
         self.vision.album.begin(shown.id, look)
         return look
+
+    def _refuse_too_large(self, pixels: int, left_pixels: int, shown: Shown) -> None:
+        if pixels > left_pixels:
+            raise wire.bad_request(
+                "the pictures of one request have more than"
+                f" {self._options.max_request_pixels} pixels together; send smaller ones",
+                param=shown.param,
+                code="image_too_large",
+            )
 
     def _decoded(self, shown: Shown) -> pictures.Picture:
         self._decoded_count += 1

@@ -102,9 +102,9 @@ class Generator:
         self._drop_cancelled()
         while self._waiting and (free := [row for row in self._rows if row.generation is None]):
             self._give(self._waiting.popleft(), free)
-        pictured = next((row for row in self._rows if row.awaits(Media)), None)
-        if pictured is not None:  # one a step, so that the others go on between
-            self._decode_media(pictured)
+        pictured = [row for row in self._rows if row.awaits(Media)]
+        if pictured:  # one a step, so that the others go on between; who came first is first
+            self._decode_media(min(pictured, key=lambda row: row.turn))
         rows = [row for row in self._rows if row.awaits(int)]
         if rows:
             self._decode_tokens(rows)

@@ -48,7 +48,7 @@ class LlamaOptions(serve.Options):
     mmproj: str | None = None  # the projector: makes it a vision model
     max_image_pixels: int = Field(default=50_000_000, ge=1)  # of a picture, as it comes
     max_images: int = Field(default=64, ge=1)  # in one request
-    max_request_pixels: int = Field(default=200_000_000, ge=1)  # of these, together
+    max_request_pixels: int = Field(default=200_000_000, ge=1)  # of these, each counted once
     image_cache_mib: int = Field(default=128, ge=0)  # encoded pictures, kept for the next turn
     embedding: bool = False  # serve embeddings or reranking instead of chat
     pooling_type: PoolingType | None = None  # None: what the file says

@@ -85,6 +85,13 @@ class Vision:
         if not self._context or not mtmd_cpp.mtmd_support_vision(self._context):
             raise CannotRead
 
+    def mark(self, number: int) -> str:
+        """Give what stands for a request's picture in the text of its prompt.
+
+        Each has its own, as a chat template may tell messages in another order, or twice.
+        """
+        return f"{self.marker}{number};"
+
     def items(self, picture: PictureId, image: Image.Image) -> list[Item]:
         """Cut an RGB picture into slices, with the tokens around them. Any thread may.
 

@@ -11,7 +11,7 @@
 `stop` `stop.cpp`      makes the engine stoppable
 `engine` `painter`     the engine by its C functions; its thread and its queue
 `pixels` `device`      pictures to C and back; what the engine's device can still give
-`room`                 what the proxy set aside for a picture
+`room`                 what decoding may take, of what the proxy could give
 `turns`                the requests under way: how far, and how to end one
 `answers` `events`     pictures into an answer, or into a stream of events
 `face`                 the HTTP face

@@ -87,6 +87,7 @@ class Engine:
         sd.sd_set_log_callback(self._log, None)
         if self._stopper is not None:
             self._stopper.ask(self._at_step)
+            self._stopper.spare(_lib.ggml_backend_graph_compute)
             sd.sd_set_progress_callback(self._stopper.progress, None)
             _lib.ggml_set_abort_callback(self._stopper.aborted)
         else:

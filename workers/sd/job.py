@@ -38,7 +38,7 @@ class Job:
     references: tuple[Image.Image, ...] = ()  # RGB
     vae_tiling: bool = False
     vae_bytes: int | None = None  # for decoding it whole; None: it is done as `vae_tiling` says
-    room_bytes: int | None = None  # what was set aside for that; None: what is free
+    room_bytes: int | None = None  # that may take; None: what is free
 
 
 @dataclass(frozen=True, slots=True)

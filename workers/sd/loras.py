@@ -155,10 +155,10 @@ def _pairs(header: Header) -> dict[str, tuple[Shape, Shape]]:
     downs: dict[str, Shape] = {}
     ups: dict[str, Shape] = {}
     for name, shape in header.shapes.items():
+        if header.types[name] in _WHOLE and files.count(shape) > 1:  # a scale is but one
+            raise Unfit(f"{name} holds whole numbers")
         half = _HALF.search(name)
         if half:
-            if header.types[name] in _WHOLE:
-                raise Unfit(f"{name} holds whole numbers")
             (downs if half[half.lastindex or 1] in _DOWN else ups)[name[: half.start()]] = shape
     if not downs:
         raise Unfit("it has no lora_down/lora_up or lora_A/lora_B pairs")

@@ -83,7 +83,7 @@ class Plan:
 def make(asked: Asked, model: Model, room_bytes: int | None = None) -> Plan:
     """Decide every number; decodes the pictures, so call it from a thread. Raises ApiError.
 
-    `room_bytes` were set aside for decoding; None: nobody did.
+    `room_bytes` is what decoding may take; None: nobody counts.
     """
     body = asked.body
     _check_counts(body, model.options)
@@ -102,9 +102,10 @@ def make(asked: Asked, model: Model, room_bytes: int | None = None) -> Plan:
 
 
 def _check_counts(body: ImageBody, options: SdOptions) -> None:
-    if max(len(body.prompt), len(body.negative_prompt or "")) > options.max_prompt_chars:
-        told = f"prompts have at most {options.max_prompt_chars} characters (max_prompt_chars)"
-        raise wire.bad_request(told, param="prompt")
+    for param, prompt in {"prompt": body.prompt, "negative_prompt": body.negative_prompt}.items():
+        if len(prompt or "") > options.max_prompt_chars:
+            told = f"prompts have at most {options.max_prompt_chars} characters (max_prompt_chars)"
+            raise wire.bad_request(told, param=param)
     if body.n > options.max_n:
         raise wire.bad_request(f"n is at most {options.max_n} (max_n)", param="n")
     if body.steps is not None and body.steps > options.max_steps:
@@ -121,7 +122,8 @@ def _asked_size(body: ImageBody, model: Model) -> Size | None:
     width = width if body.width is None else body.width
     height = height if body.height is None else body.height
     size = model.rounded((width, height))
-    param = "size" if body.width is None and body.height is None else "width"
+    sides = {"width": body.width, "height": body.height}
+    param = next((name for name, side in sides.items() if side is not None), "size")
     if min(width, height) < MIN_SIDE_PX:
         raise wire.bad_request(f"a side is at least {MIN_SIDE_PX} px", param=param)
     if size[0] * size[1] > model.options.max_pixels:

@@ -1,4 +1,4 @@
-"""What is left for decoding a picture, of what the proxy set aside for its request."""
+"""What decoding a picture may take, of what the proxy could give its worker."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from workers.memory import Memory, Place
 
 HEADER = "X-Hotseat-Memory"
-"""The bytes on the worker's device that its weights and this request are thought to need."""
-
-SURELY_LESS = 0.85
-"""Of what is reckoned: what was measured once, and is set aside since, may be a little below."""
+"""The bytes that the worker may come to hold on its device, weights and all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +16,11 @@ class Room:
 
     held_bytes: int
 
-    def left_bytes(self, charged: str | None) -> int | None:
-        """Read the header; None where the proxy sets nothing aside."""
-        if charged is None or not charged.isdecimal():
+    def left_bytes(self, most: str | None) -> int | None:
+        """Read the header; None where nobody counts."""
+        if most is None or not most.isdecimal():
             return None
-        return max(0, int((int(charged) - self.held_bytes) / SURELY_LESS))
+        return max(0, int(most) - self.held_bytes)
 
 
 def of(memory: Memory, *, on_gpu: bool) -> Room:

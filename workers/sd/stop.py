@@ -52,6 +52,10 @@ class Stopper:
         self._asked = kind(wants_stop)  # C keeps only its address
         self._library.stop_when(self._asked)
 
+    def spare(self, computes: object) -> None:
+        """Let no assertion be caught inside the C function `computes`: others work there too."""
+        self._library.computed_by(ctypes.cast(computes, ctypes.c_void_p))  # type: ignore[arg-type]  # ctypes' own
+
     def call(self, function: object, first: object, second: object) -> int | None:
         """Call a C function of two pointers. Returns an address. Raises Stopped, Thrown."""
         outcome = ctypes.c_int()
