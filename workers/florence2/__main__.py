@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from workers import descriptions, serve
+from workers import serve
 from workers.florence2 import checks, estimate
 from workers.florence2.options import Florence2Options
 from workers.memory import Memory
@@ -39,6 +39,7 @@ class Florence2:
         from workers.florence2 import loading  # noqa: F401, PLC0415  # torch: seconds of imports
 
     def load(self, options: Florence2Options, progress: serve.Progress) -> Mapping[str, object]:
+        from workers import descriptions  # noqa: PLC0415  # Pillow, which a check does without
         from workers.florence2 import chat, describer, eyes, loading, turns  # noqa: PLC0415  # as above
 
         engine = loading.load(options, progress)
