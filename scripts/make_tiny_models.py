@@ -41,7 +41,7 @@ class Part:
 
 _LM = ("gguf", "optim", "lm", "corpus", "vocab", "text", "scenes")
 _CHAT = ("chat.gguf", "llava-mmproj.gguf", "minicpmv-mmproj.gguf")
-_FLORENCE = ("florence", "florence_words", "pictures", "scenes")
+_FLORENCE = ("florence", "florence_shape", "florence_words", "pictures", "scenes")
 PARTS = {  # the longest first
     "image": Part("tiny.image", "make", ("image",), ("image*", "gguf", "scenes")),
     "text": Part("tiny.text", "make_chat", _CHAT, (*_LM, "vision", "pictures", "engine")),

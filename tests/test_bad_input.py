@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.proxy.painted import PAINTER
 from tests.proxy.served import Hotseat, served
 
 pytestmark = [
@@ -18,7 +19,9 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-CONFIG = """
+CONFIG = (
+    PAINTER
+    + """
 models:
   chat: {{llama: {{model: {models}/chat.gguf, n_threads: 1}}}}
   missing: {{llama: {{model: nowhere.gguf}}}}
@@ -35,10 +38,7 @@ models:
   florence-2: {{florence2: {{model: {models}/florence2, n_threads: 1}}}}
   painter:
     sd:
-      diffusion_model: {models}/image/diffusion.safetensors
-      llm: {models}/image/llm.gguf
-      taesd: {models}/image/taesd.safetensors
-      n_threads: 1
+      <<: *painter
       defaults: {{width: 64, height: 64, steps: 1}}
   llava:
     llama:
@@ -46,6 +46,7 @@ models:
       mmproj: {models}/llava-mmproj.gguf
       n_threads: 1
 """
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

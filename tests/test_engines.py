@@ -13,11 +13,14 @@ import openai
 import psutil
 import pytest
 
+from tests.proxy.painted import PAINTER
 from tests.proxy.served import Hotseat, served, workers_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
-CONFIG = """
+CONFIG = (
+    PAINTER
+    + """
 models:
   chat:
     llama: {{model: {models}/chat.gguf, n_threads: 1, defaults: {{temperature: 0}}}}
@@ -36,16 +39,14 @@ models:
   painter:
     aliases: [gpt-image-1]
     sd:
-      diffusion_model: {models}/image/diffusion.safetensors
-      llm: {models}/image/llm.gguf
-      taesd: {models}/image/taesd.safetensors
-      n_threads: 1
+      <<: *painter
       defaults: {{width: 64, height: 64, steps: 4}}
   florence-2:
     florence2: {{model: {models}/florence2, n_threads: 1}}
   embed:
     llama: {{model: {models}/embed.gguf, embedding: true, n_threads: 1}}
 """
+)
 
 
 @pytest.fixture

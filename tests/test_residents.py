@@ -11,26 +11,27 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.proxy.painted import PAINTER
 from tests.proxy.served import Hotseat, served, workers_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 
-CONFIG = """
+CONFIG = (
+    PAINTER
+    + """
 device: cpu
 host: {{memory: {budget_bytes}}}
 models:
   painter:
     sd:
-      diffusion_model: {models}/image/diffusion.safetensors
-      llm: {models}/image/llm.gguf
-      taesd: {models}/image/taesd.safetensors
-      n_threads: 1
+      <<: *painter
       defaults: {{width: 64, height: 64, steps: 2}}
   chat:
     llama: {{model: {models}/chat.gguf, n_threads: 1, defaults: {{temperature: 0}}}}
   embed:
     llama: {{model: {models}/embed.gguf, embedding: true, n_threads: 1}}
 """
+)
 NAMES = ["chat", "embed", "painter"]
 PLENTY_BYTES = 4 << 30
 ENGINE_OF = {"chat": "hotseat-llama", "embed": "hotseat-llama", "painter": "hotseat-sd"}

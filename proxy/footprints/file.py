@@ -99,7 +99,7 @@ def write(path: Path, known: Known) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException:  # whatever ends it, no half file stays
         with suppress(OSError):
             Path(name).unlink()
         raise

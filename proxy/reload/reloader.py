@@ -146,9 +146,7 @@ class Reloader:
         """Ask for a reload when the files have changed and then stayed as they are for a look."""
         known = before = self._seen
         while True:
-            await asyncio.sleep(
-                LOOK_S
-            )  # events would miss editors that rename, and network shares
+            await asyncio.sleep(LOOK_S)  # events miss renames and network shares
             seen = await asyncio.to_thread(_sight, files)
             if seen == before and seen != known:
                 known = seen

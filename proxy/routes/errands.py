@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy.body import Body, Edit, Peek
-from proxy.config import Config, Filters
+from proxy.config import Config
 from proxy.forward import Errand
 from proxy.routes import access
 from proxy.routes.destination import Local, Place
@@ -39,9 +39,5 @@ def edit_for(config: Config, place: Place, peek: Peek) -> Edit:
     return Edit(
         told if told != peek.model else None,
         (*(STRIPPED if has_ours else ()), *filters.strip_params),
-        (*filters.set_params.items(), *_params_by_id(filters, asked)),
+        (*filters.set_params.items(), *filters.set_params_by_id.get(asked, {}).items()),
     )
-
-
-def _params_by_id(filters: Filters, asked: str) -> list[tuple[str, object]]:
-    return [*filters.set_params_by_id.get(asked, {}).items()]

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = Path(os.environ.get("HOTSEAT_MODELS", Path.home() / ".cache/hotseat/models"))
 MAKE = """
 import pathlib, sys
-from tiny.florence import BASE, make_unfitted
+from tiny.florence_shape import BASE, make_unfitted
 make_unfitted(pathlib.Path(sys.argv[1]), BASE)
 """
 CLIENTS = (1, 2, 4)

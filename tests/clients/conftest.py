@@ -8,22 +8,23 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.proxy.painted import PAINTER
 from tests.proxy.served import Hotseat, served
 
-CONFIG = """
+CONFIG = (
+    PAINTER
+    + """
 models:
   talker: {{llama: {{model: nowhere.gguf}}}}
   painter:
     aliases: [gpt-image-1]
     sd:
-      diffusion_model: {models}/image/diffusion.safetensors
-      llm: {models}/image/llm.gguf
-      taesd: {models}/image/taesd.safetensors
+      <<: *painter
       lora_dir: {models}/image/loras
-      n_threads: 1
       defaults: {{width: 64, height: 64, steps: 2}}
   describer: {{florence2: {{model: nowhere}}}}
 """
+)
 """Of these only the painter is ever loaded."""
 
 

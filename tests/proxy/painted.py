@@ -1,4 +1,4 @@
-"""Requests for pictures that no engine is needed for, and looks at their jobs."""
+"""Requests for pictures, with and without an engine, and looks at their jobs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from typing import Any
 from tests.proxy.served import Answer, Gate, Hotseat
 
 CONFIG = "models: {a: {concurrencyLimit: 1, echo: {}}}"
+PAINTER = """
+x-painter: &painter
+  diffusion_model: {models}/image/diffusion.safetensors
+  llm: {models}/image/llm.gguf
+  taesd: {models}/image/taesd.safetensors
+  n_threads: 1
+"""
+"""Options of the tiny painter, to be merged into those of a model."""
 GENERATE = "/v1/images/generations"
 
 

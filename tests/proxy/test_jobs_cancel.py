@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.proxy.painted import until
+from tests.proxy.painted import PAINTER, until
 from tests.proxy.served import Answer, Hotseat, served
 
 pytestmark = [
@@ -21,17 +21,17 @@ pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-CONFIG = """
+CONFIG = (
+    PAINTER
+    + """
 apiKeys: [ours, theirs]
 models:
   painter:
     sd:
-      diffusion_model: {models}/image/diffusion.safetensors
-      llm: {models}/image/llm.gguf
-      taesd: {models}/image/taesd.safetensors
-      n_threads: 1
+      <<: *painter
       max_steps: 1000
 """
+)
 SHORT = {"prompt": "a red circle", "seed": 5, "steps": 2, "width": 64, "height": 64}
 LONG = {"prompt": "a blue one", "steps": 1000, "width": 256, "height": 256}
 THEIRS = {"Authorization": "Bearer theirs"}

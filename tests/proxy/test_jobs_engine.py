@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.painted import followed, until
+from tests.proxy.painted import PAINTER, followed, until
 from tests.proxy.served import Hotseat, served
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 
-CONFIG = """
+CONFIG = (
+    PAINTER
+    + """
 models:
   painter:
     sd:
-      diffusion_model: {models}/image/diffusion.safetensors
-      llm: {models}/image/llm.gguf
-      taesd: {models}/image/taesd.safetensors
+      <<: *painter
       lora_dir: {models}/image/loras
-      n_threads: 1
       defaults: {{width: 64, height: 64, steps: 4}}
 """
+)
 ASKED = {
     "prompt": "a red circle",
     "negative_prompt": "",

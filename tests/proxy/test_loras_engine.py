@@ -8,20 +8,21 @@ from typing import Any
 
 import pytest
 
+from tests.proxy.painted import PAINTER
 from tests.proxy.served import Hotseat, served
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
-CONFIG = """
+CONFIG = (
+    PAINTER
+    + """
 models:
   painter:
     sd:
-      diffusion_model: {models}/image/diffusion.safetensors
-      llm: {models}/image/llm.gguf
-      taesd: {models}/image/taesd.safetensors
+      <<: *painter
       lora_dir: loras
-      n_threads: 1
       defaults: {{width: 64, height: 64, steps: 2}}
 """
+)
 
 
 async def listed(hotseat: Hotseat) -> dict[str, bool | None]:
